@@ -30,7 +30,7 @@ import torch
 from report import work_in
 
 from pipeline.detection.export import ExportedModel, export_onnx
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.quantization import calibration_images, quantize
 from pipeline.evaluation.model_form import measure_map, time_ratio
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
@@ -122,7 +122,7 @@ def exported(folder: Path, data: Path, size: str, truth: GroundTruth) -> tuple[E
         content = torch.load(data / "yolox_nano_coco.pth", weights_only=True)
     else:
         torch.manual_seed(0)
-        content = {"state_dict": FAMILY.build_model(metadata).state_dict()}
+        content = {"state_dict": YOLOX.build_model(metadata).state_dict()}
     content["meta"] = {"dataset_meta": {"classes": metadata.classes}}
     torch.save(content, folder / "weights.pth")
     return export_onnx(metadata, folder / "weights.pth", folder / "model.onnx"), metadata

@@ -9,7 +9,7 @@ had before, its imports and inputs.
 - annotations: `read_coco` of the instances file.
 - near duplicates: the search among the fingerprints of all images, of which every fiftieth is a noisy copy.
 - data_prep: rules, duplicates, selection, split, and the annotations of the three sets written.
-- tables: the train set's annotations as training writes them once for all its processes of a machine.
+- tables: the annotations of a train and an eval set, as training writes them once for all its processes of a machine.
 - training data: the train set, as each of these processes holds it, and its samples' annotations read once. What is
   mapped from the tables is counted in each, though it is in memory once.
 - validation: the mAP of an eval set of so many images with 30 detections each.
@@ -243,14 +243,13 @@ def data_prep(images: int, work: Path) -> Callable[[], object]:
 def tables(images: int, work: Path) -> Callable[[], object]:
     """Read the instances file, and write the tables of a train and an eval set."""
     from pipeline.data.coco import read_coco
-    from pipeline.detection.mapped_annotations import write_table
+    from pipeline.detection.session import write_tables
 
     folder = dataset_folder(images, work)
 
     def write() -> None:
         dataset = read_coco(folder / "annotations.json")
-        for name in ("train", "eval"):
-            write_table(dataset, work / f"tables-{images}" / name)
+        write_tables(dataset, dataset, folder, work / f"tables-{images}")
 
     return write
 
@@ -259,7 +258,7 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     """The train set of a training."""
     from mmengine.registry import DATASETS, DefaultScope
 
-    from pipeline.detection.families import FAMILY
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
     from pipeline.serving.model_metadata import ModelMetadata
 
@@ -267,10 +266,10 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     names = tuple(f"class {number}" for number in range(1, 81))
     execution = ExecutionConfig(1, devices=1)
     metadata = ModelMetadata("nano", (64, 64), names)
-    config = FAMILY.training_config(TrainingOptions("yolox-nano", 64, 1, 8), Hyperparameters(), metadata, execution)
+    config = YOLOX.training_config(TrainingOptions("yolox-nano", 64, 1, 8), Hyperparameters(), metadata, execution)
     if not (prepared := work / f"tables-{images}").exists():
         run("tables", images, work)
-    FAMILY.set_machine(config, folder, folder, execution, prepared)
+    YOLOX.set_machine(config, folder, folder, execution, prepared)
     plan = config.train_dataloader.dataset.dataset
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.get(plan.type)  # imports mmdet
@@ -286,16 +285,19 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
 
 def validation(images: int, work: Path) -> Callable[[], object]:
     """The metric of a validation, on as many detections as a model gives that has learned something."""
-    from pipeline.detection.coco_metric import MatchedCocoMetric
+    from pipeline.detection.coco_metric import FOUND, TRUTH_FILE, MatchedCocoMetric
 
-    folder = dataset_folder(images, work)
+    if not (prepared := work / f"tables-{images}").exists():
+        run("tables", images, work)
     noise = np.random.default_rng(1)
+    found = np.empty((images, DETECTIONS), FOUND)
     corners = noise.uniform(0, 500, (images, DETECTIONS, 2)).astype(np.float32)
-    boxes = np.concatenate([corners, corners + noise.uniform(8, 200, corners.shape).astype(np.float32)], axis=2)
-    scores = noise.uniform(0, 1, (images, DETECTIONS)).astype(np.float32)
-    labels = noise.integers(0, 80, (images, DETECTIONS))
-    metric = MatchedCocoMetric(str(folder / "annotations.json"))
-    results = [(number + 1, boxes[number], scores[number], labels[number]) for number in range(images)]
+    sides = noise.uniform(8, 200, corners.shape).astype(np.float32)
+    found["bboxes"] = np.concatenate([corners, corners + sides], axis=2)
+    found["scores"] = noise.uniform(0, 1, (images, DETECTIONS))
+    found["labels"] = noise.integers(0, 80, (images, DETECTIONS))
+    metric = MatchedCocoMetric(str(prepared / "eval" / TRUTH_FILE))
+    results = list(enumerate(found, 1))
     return lambda: metric.compute_metrics(results)
 
 

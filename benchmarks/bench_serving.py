@@ -40,7 +40,7 @@ from report import work_in
 
 from pipeline.client.service_process import serve
 from pipeline.detection.export import export_onnx
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import pack_service
@@ -109,7 +109,7 @@ def packed(folder: Path, name: str, files: Sequence[bytes]) -> tuple[Path, Model
     else:
         torch.manual_seed(0)
         content = {"meta": {"dataset_meta": {"classes": metadata.classes}},
-                   "state_dict": FAMILY.build_model(metadata).state_dict()}  # fmt: skip
+                   "state_dict": YOLOX.build_model(metadata).state_dict()}  # fmt: skip
     torch.save(content, folder / "weights.pth")
     model = export_onnx(metadata, folder / "weights.pth", folder / f"{name}.onnx")
     metadata = replace(metadata, onnx_sha256=model.sha256)

@@ -134,7 +134,9 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
     content = json.loads((folder / "train" / "annotations.json").read_text())
     names = tuple(each["name"] for each in content["categories"])
     size, batch = plan["size"], plan["batch"]
-    options = TrainingOptions(plan["variant"], size, plan["epochs"], batch, augmentation=plan["augmentation"])
+    options = TrainingOptions(
+        f"yolox-{plan['variant']}", size, plan["epochs"], batch, augmentation=plan["augmentation"]
+    )
     hyperparameters = replace(FROM_SCRATCH, plain_epochs=0.0)  # with mosaic to the end, as theirs
     execution = replace(execution_config(options, hyperparameters, len(content["images"])), devices=1)
     clock = Clock(execution.iterations, batch)
@@ -151,9 +153,9 @@ def theirs(plan: dict[str, Any]) -> dict[str, Any]:
     import torch
     from mmengine.hooks import Hook
 
-    from pipeline.detection.families.yolox.config import base_config
+    from pipeline.detection.mmdet_training import base_config
 
-    config = base_config(plan["variant"])
+    config = base_config(f"yolox/yolox_{plan['variant']}_8xb8-300e_coco")
     from mmengine.runner import Runner
 
     set_theirs(config, plan)

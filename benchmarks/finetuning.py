@@ -237,11 +237,12 @@ def make_weights(kind: str, folder: Path) -> Path | None:
     import torch
 
     from pipeline.detection.checkpoints import read_checkpoint, write_checkpoint
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
 
     given = DATA / "yolox_nano_coco.pth"
     if kind in ("coco", "nothing"):
         return given if kind == "coco" else None
-    checkpoint = read_checkpoint(given)
+    checkpoint = read_checkpoint(given, YOLOX)
     names = list(checkpoint.classes)
     if kind == "rows":
         names = [f"formerly {name}" for name in names]
@@ -257,11 +258,12 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
-    from pipeline.detection.families.yolox import config, detector, head
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
+    from pipeline.detection.families.yolox import detector, head
     from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
-    checkpoint = read_checkpoint(weights or Path())
+    checkpoint = read_checkpoint(weights or Path(), YOLOX)
     size = (plan.image_size, plan.image_size)
     teacher = build_model(ModelMetadata("nano", size, checkpoint.classes)).eval()
     fit(checkpoint, teacher, checkpoint.classes)
@@ -282,7 +284,7 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
             seen["former"] = (other > 0.05) & (other > sure[:, ~former].amax(1))  # (B, P)
             return super().loss(batch_inputs, batch_data_samples)
 
-    assert config.REGISTERED  # the originals are registered by now, and are replaced
+    # importing `detector` has registered the originals, which are replaced
     detector.MODELS.register_module(name="IgnoringYOLOXHead", module=ForgivingHead, force=True)
     detector.MODELS.register_module(name="PartwiseYOLOX", module=ForgivingYOLOX, force=True)
 
@@ -294,13 +296,14 @@ def untouched(
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
     torch.manual_seed(0)  # of rows that start from nothing
     spec = ModelMetadata("nano", (plan.image_size, plan.image_size), classes)
     model = build_model(spec)
-    fit(read_checkpoint(weights or Path()), model, classes)
+    fit(read_checkpoint(weights or Path(), YOLOX), model, classes)
     path = write_checkpoint(sets["test"] / "untouched.pth", model.state_dict(), {"classes": list(classes)})
     return measure(path, spec, sets["test"])
 
@@ -421,8 +424,10 @@ def diagnose() -> None:
     from mmengine.utils import import_modules_from_strings
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
-    from pipeline.detection.families.yolox.config import set_machine, training_config
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
+    from pipeline.detection.families.yolox.config import training_config
     from pipeline.detection.hyperparameters import KNOWN_CLASSES, ExecutionConfig, TrainingOptions
+    from pipeline.detection.mmdet_training import set_machine
     from pipeline.detection.optimization import balance_filters
     from pipeline.serving.model_metadata import ModelMetadata
 
@@ -439,7 +444,7 @@ def diagnose() -> None:
         runner = Runner.from_cfg(mmdet_config)
         batch = next(iter(runner.build_dataloader(mmdet_config.train_dataloader)))
         model = runner.model.train()
-        fit(read_checkpoint(DATA / "yolox_nano_coco.pth"), model, SIX)
+        fit(read_checkpoint(DATA / "yolox_nano_coco.pth", YOLOX), model, SIX)
         for title in ("as given", "balanced"):
             losses = model(**model.data_preprocessor(batch, True), mode="loss")
             sum(losses.values()).backward()

@@ -110,9 +110,10 @@ def test_a_source(project: Path) -> None:
 
 def test_a_detector_family(project: Path) -> None:
     apply("A detector family", project)
-    program = "from pipeline.detection.families import FAMILY; FAMILY.check('tiny', 64); FAMILY.check('x', 64)"
-    with pytest.raises(AssertionError, match="'x'"):
-        run(project, "-c", program)
+    program = "from pipeline.detection.families import find_family; print(find_family({!r}).name)"
+    assert "YOLOX-small" in run(project, "-c", program.format("yolox-small-tiny"))
+    with pytest.raises(AssertionError, match="no detector 'yolox-small-x'"):
+        run(project, "-c", program.format("yolox-small-x"))
 
 
 def test_a_step(project: Path) -> None:

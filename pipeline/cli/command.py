@@ -59,9 +59,14 @@ class CommandContext:
         modes = [self.arguments.mode] if self.arguments.mode else MODES
         return [replace(self.project, mode=mode) for mode in modes]
 
-    def find_run(self, name: str | None) -> RunManifest:
-        """The named run, or the newest; with `--config`, `latest` is the newest run of that config."""
-        return find_run(self.project, name, pipeline=self.project.config.name if self.arguments.config else "")
+    @property
+    def pipeline(self) -> str:
+        """The pipeline whose runs `latest` counts: that of `--config`, or any."""
+        return self.project.config.name if self.arguments.config else ""
+
+    def find_run(self, name: str | None, *, having: str = "") -> RunManifest:
+        """The named run, or the newest; `latest` counts the runs of `pipeline`, `having` an output of an entity."""
+        return find_run(self.project, name, pipeline=self.pipeline, having=having)
 
     def find_step_and_run(self) -> tuple[str, RunManifest]:
         """The step and the run of a command that takes both, in either order."""
@@ -115,6 +120,19 @@ def argument(*names: str, **options: Any) -> Argument:
     return names, options
 
 
+def check_folder_of(path: Path) -> None:
+    """Raise a `UsageError` where there is no folder for an output."""
+    if not path.parent.is_dir():
+        raise UsageError("there is no folder for the output", where=path.parent, remedy="make it first")
+
+
+def check_file_to_write(path: Path) -> None:
+    """Raise a `UsageError` where a file cannot be written, so that a command is refused before it has done its work."""
+    if path.is_dir() or not path.name:
+        raise UsageError("the output is a folder", where=path, expected="the name of a file to write")
+    check_folder_of(path)
+
+
 def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command line, and turn what goes wrong into text and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -131,10 +149,18 @@ def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # the disk is full or read-only, a store does not answer
-        log.error("error: %s: %s", type(error).__name__, error)
+        log.error("error: %s", _plain(error))
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _plain(error: OSError) -> str:
+    """What the operating system refuses, in the form of all errors."""
+    if not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    where = f"\n  where:    {error.filename}" if error.filename else ""
+    return f"{error.strerror[:1].lower()}{error.strerror[1:]}{where}"
 
 
 def print_result(text: str) -> None:

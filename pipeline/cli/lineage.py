@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cli.printing import megabytes
+from pipeline.cli.printing import count, megabytes
 from pipeline.runtime.manifest import EARLIER, GOOD, REUSED, RunManifest, StepRecord
 from pipeline.runtime.run_summary import main_metrics
 from pipeline.runtime.store.artifact_store import Artifact
@@ -83,15 +83,25 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
 
 
 def lineage_text(lineage: Lineage) -> str:
-    """Two trees: the artifacts before the subject, and those after it."""
+    """Two trees: the artifacts before the subject, and those after it; and the metrics of the attempts in them."""
     subject, makers = lineage.artifacts[lineage.subject], lineage.makers[lineage.subject]
-    lines = [f"{subject.name}  {subject.digest}", f"{subject.files} files, {megabytes(subject.size)}  {subject.url}"]
+    lines = [f"{subject.name}  {subject.digest}", f"{_size(subject)}  {subject.url}"]
     lines += [f"made by {_attempt_text(*each)}" for each in makers.items()]
     outside = "the outside world" if any(makers.values()) else "nothing that can be read"
     seen = {lineage.subject}
     lines += ["", "came from", *(_tree(lineage, lineage.subject, lineage.sources, seen) or [f"└─ {outside}"])]
     lines += ["", "went into", *(_tree(lineage, lineage.subject, lineage.products, seen) or ["└─ nothing yet"])]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_metrics(lineage)])
+
+
+def _metrics(lineage: Lineage) -> list[str]:
+    """A line for each attempt with metrics, oldest first: they are the attempt's, not one of its outputs'."""
+    found = [item for key in lineage.artifacts for item in lineage.makers[key].items()]
+    attempts = {made_by: record for made_by, record in found if record}
+    oldest_first = sorted(attempts.items(), key=lambda item: item[1].started)
+    metrics = {made_by: main_metrics(record, numbers_only=True) for made_by, record in oldest_first}
+    lines = [f"  {made_by}  {'  '.join(each)}" for made_by, each in metrics.items() if each]
+    return ["", "metrics of the attempts", *lines] if lines else []
 
 
 def _attempts(manifests: Iterable[RunManifest]) -> list[tuple[str, StepRecord]]:
@@ -134,15 +144,19 @@ def _tree(
         again = other in seen
         seen.add(other)
         above = "  (see above)" if again and following(other) else ""
-        lines.append(f"{indent}{'└─ ' if is_last else '├─ '}{other[0]}  {other[1][:12]}{by}{more}{above}{remark}")
+        artifact = f"{other[0]}  {other[1][:12]}  {_size(lineage.artifacts[other])}"
+        lines.append(f"{indent}{'└─ ' if is_last else '├─ '}{artifact}{by}{more}{above}{remark}")
         if not again:
             lines += _tree(lineage, other, following, seen, indent + ("   " if is_last else "│  "))
     return lines
 
 
+def _size(artifact: Artifact) -> str:
+    return f"{count(artifact.files, 'file')}, {megabytes(artifact.size)}"
+
+
 def _attempt_text(made_by: str, record: StepRecord | None) -> str:
-    """`run/step/attempt`, its status if it is not a success, and its main metrics."""
+    """`run/step/attempt`, and its status if it is not a success."""
     if record is None:
         return f"{made_by}, whose record cannot be read"
-    status = [] if record.status in GOOD else [record.status]
-    return "  ".join([made_by, *status, *main_metrics(record, numbers_only=True)])
+    return made_by if record.status in GOOD else f"{made_by}  {record.status}"

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli import printing
-from pipeline.cli.command import CommandContext, CommandResult, argument, command
+from pipeline.cli.command import CommandContext, CommandResult, argument, check_file_to_write, command
 from pipeline.cli.printing import count, megabytes, table
 from pipeline.errors import UsageError
 from pipeline.runtime.manifest import GOOD
@@ -54,11 +54,12 @@ def _status(context: CommandContext) -> CommandResult:
     argument("--csv", action="store_true", help="print CSV, with all values in full"),
 )
 def _runs(context: CommandContext) -> CommandResult:
-    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows
+    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows, with_ends
     from pipeline.cli.runs_table import runs_csv, runs_table
 
     arguments = context.arguments
-    found = [(project.mode, *each) for project in context.projects for each in project.runs.every()]
+    stores = [(project.mode, project.runs) for project in context.projects]
+    found = [(mode, *each) for mode, runs in stores for each in with_ends(runs.store, runs.every())]
     rows = run_rows(found, list(context.steps))
     metric = metric_name(rows)
     shown = filter_rows(rows, arguments.filter, metric)
@@ -108,7 +109,7 @@ def _get(context: CommandContext) -> CommandResult:
     folder = context.arguments.folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("there is something in the folder's place", where=folder, expected="a new or empty folder")
-    artifact = find_stored(context.project, context.arguments.artifact)
+    artifact = find_stored(context.project, context.arguments.artifact, pipeline=context.pipeline)
     context.project.runs.store.get(artifact, folder)
     text = [
         f"{artifact.name} {artifact.digest[:12]}, made by {artifact.made_by or 'an unknown attempt'}",
@@ -128,13 +129,16 @@ def _export(context: CommandContext) -> CommandResult:
     from pipeline.runtime.git import source_url
     from pipeline.runtime.provenance import outcome_statement, statement
 
+    output = context.arguments.output
+    if output is not None:
+        check_file_to_write(output)
     manifest, source = context.find_run(context.arguments.run), source_url(context.root)
     made = makers(context.project.runs, manifest)
     statements = [statement(run, record, source) for run, record in made]
     below_gate = [(manifest, each) for each in manifest.attempts if each.is_whole and each.status not in GOOD]
     statements += [outcome_statement(run.mode, record) for run, record in (*made, *below_gate) if record.judged]
     lines = {json.dumps(each, ensure_ascii=False): each for each in statements}  # the same gate, passed again, is one
-    content, output = list(lines.values()), context.arguments.output
+    content = list(lines.values())
     if output is None:
         return CommandResult(content, "\n".join(lines))
     output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

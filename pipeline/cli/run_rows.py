@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.runtime.comparison import changes
+from pipeline.runtime.engines.choice import are_at_work
 from pipeline.runtime.manifest import FAILED, INTERRUPTED, KILLED, NO_VERDICT, PASSED, RUNNING, RunManifest, run_time
 from pipeline.runtime.project import MODES, check_name
 from pipeline.runtime.resolving import short_names
@@ -24,13 +25,16 @@ from pipeline.runtime.run_summary import (
     leading_metric,
     run_state,
 )
+from pipeline.runtime.store.artifact_store import Store
 
 UNREADABLE = "unreadable"
+UNKNOWN = "unknown"  # whether anything is still at work on a step, which nothing here can tell
 NONE = "-"  # a missing value
 RUN, AGE, MODE, PIPELINE, STATUS, GATE, CHANGED = "run", "age", "mode", "pipeline", "status", "gate", "changed"
+COLUMNS = (RUN, AGE, MODE, PIPELINE, STATUS, GATE, CHANGED)  # and that of the metric
 WORDS = {  # the words of a column that may occur, whatever the runs at hand
     MODE: MODES,
-    STATUS: (COMPLETE, INCOMPLETE, RUNNING, FAILED, INTERRUPTED, KILLED, UNREADABLE),
+    STATUS: (COMPLETE, INCOMPLETE, RUNNING, UNKNOWN, FAILED, INTERRUPTED, KILLED, UNREADABLE),
     GATE: (PASSED, FAILED, NO_VERDICT, NONE),
 }
 SHOWN = 10  # words that an error names
@@ -57,6 +61,33 @@ class RunRow:
     changed: tuple[str, ...] | None = None  # since the run before; None without one
     steps: dict[str, str] | None = None  # state of each step's newest attempt
     error: str = ""
+
+
+def with_ends(store: Store, runs: Iterable[tuple[str, RunManifest | str]]) -> list[tuple[str, RunManifest | str]]:
+    """The runs of a store, in which attempts of an engine that only seem to run are killed, or unknown.
+
+    A job outlives its command, and may have ended without it. Its engine is asked only about the newest attempts at
+    steps, and only where they have no end.
+    """
+    every = list(runs)
+    open_attempts = [
+        (run, record)
+        for run, manifest in every
+        if isinstance(manifest, RunManifest)
+        for record in manifest.attempts
+        if record.engine and record.status == RUNNING and record == manifest.of(record.step)[-1]
+    ]
+    words = {True: RUNNING, False: KILLED, None: UNKNOWN}
+    at_work = zip(open_attempts, are_at_work(store, open_attempts), strict=True)
+    status = {(run, record.made_by): words[is_at_work] for (run, record), is_at_work in at_work}
+    return [(run, manifest if isinstance(manifest, str) else _with_status(manifest, status)) for run, manifest in every]
+
+
+def _with_status(manifest: RunManifest, status: Mapping[tuple[str, str], str]) -> RunManifest:
+    attempts = [
+        replace(each, status=status.get((manifest.run, each.made_by), each.status)) for each in manifest.attempts
+    ]
+    return replace(manifest, attempts=tuple(attempts))
 
 
 def run_rows(runs: Iterable[tuple[str, str, RunManifest | str]], steps: Sequence[str]) -> list[RunRow]:
@@ -93,8 +124,9 @@ def run_rows(runs: Iterable[tuple[str, str, RunManifest | str]], steps: Sequence
 
 
 def metric_name(rows: Iterable[RunRow]) -> str:
-    """The name of the leading metric: that of the newest run that has one."""
-    return next((row.metric.name for row in rows if row.metric), "metric")
+    """The column of the leading metric: its name in the newest run that has one, told apart from the other columns."""
+    name = next((row.metric.name for row in rows if row.metric), "metric")
+    return f"metric_{name}" if name in COLUMNS else name
 
 
 def row_json(row: RunRow) -> dict[str, Any]:

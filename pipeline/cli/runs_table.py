@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.cli.run_rows import AGE, NONE, RunRow, columns
+from pipeline.cli.run_rows import AGE, NONE, UNKNOWN, RunRow, columns
 from pipeline.runtime.manifest import FAILED, INTERRUPTED, KILLED, PASSED, RUNNING
 from pipeline.runtime.run_summary import COMPLETE, RunState, metric_text
 
@@ -23,7 +23,7 @@ NARROWED = (  # the widths to which columns are cut, one after the other, until 
 COLOURS = {
     **dict.fromkeys((COMPLETE, PASSED), "green"),
     **dict.fromkeys((FAILED, KILLED, "unreadable"), "red"),
-    **dict.fromkeys((RUNNING, INTERRUPTED), "yellow"),
+    **dict.fromkeys((RUNNING, UNKNOWN, INTERRUPTED), "yellow"),
 }
 
 Line = list[tuple[str, str]]  # cells with their styles

@@ -73,16 +73,17 @@ def _run(context: CommandContext) -> int:
     opens_run = not arguments.run and (arguments.step is None or not steps[arguments.step].reads)
     project = _select_project(context, opens_run=opens_run)
     overrides = parse_overrides(arguments.set, arguments.step, steps)
-    parameters = project.parameters(overrides)
     if missing := [name for name, version in environment().items() if version == NOT_INSTALLED]:
         raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
+    parameters = project.parameters(overrides)  # whose checks may import any of the packages
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
     check_engine(project, selected)
     names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
-    before = find_run(project, arguments.earlier_than).run if arguments.earlier_than else ""
+    earlier, pipeline = arguments.earlier_than, project.config.name
+    before = find_run(project, earlier, pipeline=pipeline).run if earlier else ""
     manifest = unfinished_run(project, parameters, overrides, names, typed) if can_continue else None
     is_continued = manifest is not None
     if manifest:  # `latest` keeps the meaning that it had when the run was opened
@@ -159,7 +160,7 @@ def _joined_run(
         if newest is None and missing:
             raise missing_input(project, step, missing[0], None)
         return newest
-    manifest = find_run(project, name)
+    manifest = find_run(project, name, pipeline=project.config.name)
     if manifest.pipeline != project.config.name:
         raise UsageError(
             f"run {manifest.run} belongs to the pipeline '{manifest.pipeline}'",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
-from pipeline.commands.named_service import bento_folder, fetched, packed_service
+from pipeline.commands.named_service import bento_folder, fetched, find_service
 from pipeline.errors import StepError
 
 
@@ -83,12 +83,10 @@ def _service(context: CommandContext) -> Iterator[_Service]:
     if named and (folder := bento_folder(named)):
         yield _Service(folder, Path("container"))
         return
-    manifest = context.find_run(named)
-    lacking = [name for name in context.steps if not manifest.success(name)]
-    note = f"the run is not complete: it has no success of {', '.join(lacking)}" if lacking else ""
-    place = context.root / "out" / manifest.mode / manifest.pipeline / "container"
-    with fetched(context, packed_service(context, manifest)) as folder:
-        yield _Service(folder, place, manifest.run, note)
+    found = find_service(context, named)
+    place = context.root / "out" / found.run.mode / found.run.pipeline / "container"
+    with fetched(context, found.artifact) as folder:
+        yield _Service(folder, place, found.run.run, found.caution)
 
 
 def _typed(path: Path) -> Path:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from pipeline.cli.command import CommandContext
 from pipeline.errors import MissingError, UsageError
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.process import work_folder
+from pipeline.runtime.run_summary import judged_another, shortcomings
 from pipeline.runtime.store.artifact_store import Artifact
 
 if TYPE_CHECKING:
@@ -54,6 +56,30 @@ def bento_folder(typed: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
+class RunService:
+    """The packed service of a run."""
+
+    run: RunManifest
+    artifact: Artifact
+    caution: str  # one line on what speaks against it; empty where every step succeeded, the evaluation of it too
+
+    def warn(self) -> None:
+        """Log the caution, if there is one."""
+        if self.caution:
+            log.warning("warning: %s", self.caution)
+
+
+def find_service(context: CommandContext, typed: str | None) -> RunService:
+    """The packed service of the named run; `latest`, the default, counts only runs that have one."""
+    run = context.find_run(typed, having=ENTITY)
+    artifact = packed_service(context, run)
+    judges = [record for step in context.steps if (record := run.success(step)) and judged_another(run, record)]
+    others = [f"{record.step} judged another service" for record in judges]
+    reasons = "; ".join([*shortcomings(run, list(context.steps)), *others])
+    return RunService(run, artifact, f"run {run.run}: {reasons}" if reasons else "")
+
+
 def packed_service(context: CommandContext, manifest: RunManifest) -> Artifact:
     """The packed service of a run; a `MissingError` where it has none, which names the newest run that has one."""
     if artifact := manifest.output(ENTITY):
@@ -85,8 +111,9 @@ def service_at(context: CommandContext, typed: str) -> Iterator[str]:
         with _started(folder) as service:
             yield service.url
         return
-    manifest = context.find_run(typed)
-    with fetched(context, packed_service(context, manifest)) as folder, _started(folder, manifest.run) as service:
+    named = find_service(context, typed)
+    named.warn()
+    with fetched(context, named.artifact) as folder, _started(folder, named.run.run) as service:
         yield service.url
 
 

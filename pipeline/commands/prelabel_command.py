@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.command import CommandContext, CommandResult, argument, command
+from pipeline.cli.command import CommandContext, CommandResult, argument, check_folder_of, command
 from pipeline.commands.prediction_outcome import Outcome
 from pipeline.commands.service_prediction import (
     SERVICE,
     SOURCES,
     THRESHOLD,
     WORKERS,
-    check_folder_of,
     check_output_file,
     predictions,
     service_client,

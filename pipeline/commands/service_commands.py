@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.command import CommandContext, CommandResult, argument, command, print_result
 from pipeline.cli.printing import count
 from pipeline.commands.named_service import (
-    ENTITY,
     bento_folder,
     fetched,
+    find_service,
     find_test_image,
     is_address,
     newest_complete,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pipeline.client.http_client import ServiceClient
     from pipeline.client.image_sources import FoundFiles
     from pipeline.client.model_switching import Release
-    from pipeline.runtime.manifest import RunManifest
 
 SERVE_HOST, SERVE_PORT = "127.0.0.1", 3000
 
@@ -150,10 +149,11 @@ def _serve(context: CommandContext) -> CommandResult:
     if folder:
         _serve_one(arguments, Release("", "", lambda: nullcontext(folder), settings_of()), folder)
         return CommandResult({}, "")
-    run = _run_to_serve(context)
-    artifact = packed_service(context, run)
-    with fetched(context, artifact) as packed:  # to the end, since the printed command names its test image
-        release = Release(run.run, artifact.digest, lambda: nullcontext(packed), settings_of(run.run))
+    found = find_service(context, _run_to_serve(context))
+    found.warn()
+    run = found.run
+    with fetched(context, found.artifact) as packed:  # to the end, since the printed command names its test image
+        release = Release(run.run, found.artifact.digest, lambda: nullcontext(packed), settings_of(run.run))
         if arguments.watch:
             _serve_newest(context, run.pipeline, release, packed)
         else:
@@ -161,20 +161,16 @@ def _serve(context: CommandContext) -> CommandResult:
     return CommandResult({}, "")
 
 
-def _run_to_serve(context: CommandContext) -> RunManifest:
-    """The named run; by default the newest with a packed model, which must be complete where newer ones are watched."""
-    if context.arguments.service:
-        return context.find_run(context.arguments.service)
+def _run_to_serve(context: CommandContext) -> str | None:
+    """The name of the run; where newer ones are watched, the latest is the newest complete one."""
+    service: str | None = context.arguments.service
+    if not context.arguments.watch or service not in (None, "latest"):
+        return service
+    if found := newest_complete(context, context.pipeline):
+        return found.run
     newest = context.find_run("latest")  # which says what to do where there is none
-    pipeline = context.project.config.name if context.arguments.config else ""
-    if context.arguments.watch:
-        found = newest_complete(context, pipeline)
-    else:
-        found = context.project.runs.newest(pipeline=pipeline, having=ENTITY)
-    if found:
-        return found
     remedy = f"python step.{newest.mode}.py --run {newest.run}"
-    raise MissingError("no run has a packed model to serve", where=context.project.runs.store.url, remedy=remedy)
+    raise MissingError("no run is complete", where=context.project.runs.store.url, remedy=remedy)
 
 
 def _serve_one(arguments: argparse.Namespace, release: Release, folder: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.cli.command import CommandContext, argument
+from pipeline.cli.command import CommandContext, argument, check_file_to_write
 from pipeline.cli.printing import count
 from pipeline.commands.named_service import service_at
 from pipeline.errors import MissingError, UsageError
@@ -56,17 +56,9 @@ def service_client(context: CommandContext) -> Iterator[ServiceClient]:
 
 def check_output_file(path: Path, found: FoundFiles) -> None:
     """Raise a `UsageError` where a file cannot be written, or would replace a source."""
-    if path.is_dir() or not path.name:
-        raise UsageError("the output is a folder", where=path, expected="the name of a file to write")
-    check_folder_of(path)
+    check_file_to_write(path)
     if any(file.path.resolve() == path.resolve() for file in found.files):
         raise UsageError("the output would replace a source", where=path, remedy="choose another name")
-
-
-def check_folder_of(path: Path) -> None:
-    """Raise a `UsageError` where there is no folder for an output."""
-    if not path.parent.is_dir():
-        raise UsageError("there is no folder for the output", where=path.parent, remedy="make it first")
 
 
 def tell_others(found: FoundFiles) -> None:

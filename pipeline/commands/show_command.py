@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.commands.compare_command import RESULTS, TEST_SET, evaluation_of
 from pipeline.errors import MissingError, UsageError
-from pipeline.runtime.manifest import RunManifest
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
+from pipeline.runtime.run_summary import judged_another, shortcomings
 
 PICTURES = {"precision_recall.png": "Precision against recall", "average_precision.png": "AP of each class"}
 _METRICS, _PREDICTIONS, _ANNOTATIONS = "metrics.json", "predictions.json", "annotations.json"
@@ -49,8 +50,16 @@ def _show(context: CommandContext) -> CommandResult:
             truth = store.get(record.inputs[TEST_SET], work / "test", link=True, only={_ANNOTATIONS}) / _ANNOTATIONS
             _draw(arguments.pictures, truth, folder / _PREDICTIONS)
     place = arguments.pictures_at.rstrip("/") or (arguments.pictures.as_posix() if arguments.pictures else "")
-    text = "\n".join(_lines(manifest, metrics, place))
-    return CommandResult({"run": manifest.run, "decision": metrics["decision"], "markdown": text}, text)
+    since = since_evaluation(manifest, record, list(context.steps))
+    text = "\n".join(comment_lines(manifest, metrics, place, since))
+    content = {"run": manifest.run, "decision": metrics["decision"], "since": since, "markdown": text}
+    return CommandResult(content, text)
+
+
+def since_evaluation(run: RunManifest, evaluation: StepRecord, steps: Sequence[str]) -> list[str]:
+    """What has become of a run since an evaluation in it: newer attempts that did not succeed, and another model."""
+    newer = [step for step in steps if (attempts := run.of(step)) and attempts[-1] != evaluation]
+    return [*shortcomings(run, newer), *(["the model was packed anew"] if judged_another(run, evaluation) else [])]
 
 
 def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
@@ -66,12 +75,17 @@ def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
         chart.savefig(folder / name, dpi=110)
 
 
-def _lines(run: RunManifest, metrics: dict[str, Any], pictures: str) -> Iterator[str]:
-    from pipeline.evaluation.references import TITLES
+def comment_lines(run: RunManifest, metrics: dict[str, Any], pictures: str, since: Sequence[str]) -> Iterator[str]:
+    """The lines of a comment on an evaluation, with pictures at an address, and what has happened `since`."""
+    from pipeline.evaluation.reference_names import TITLES
     from pipeline.metrics.named_figures import FIGURES
 
     decision = metrics["decision"]
-    yield from (f"### {escape(decision['headline'])}", "", *(f"- {escape(each)}" for each in decision["reasons"]), "")
+    yield f"### {escape(decision['headline'])}"
+    if since:
+        yield from ("", "**This evaluation is not the newest of the run.** Since then:", "")
+        yield from (f"- {escape(each)}" for each in since)
+    yield from ("", *(f"- {escape(each)}" for each in decision["reasons"]), "")
     others = {TITLES[name]: each["figures"] for name, each in metrics["references"].items() if each["figures"]}
     yield "| " + " | ".join(["figure", "this model, 95 % interval", *others]) + " |"
     yield "|---" * (2 + len(others)) + "|"

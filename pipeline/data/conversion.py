@@ -46,6 +46,7 @@ def select(
         UsageError: A class is unknown, named twice, or both renamed and dropped.
         DataError: No object is left.
     """
+    check_classes(classes, rename, drop)
     members = _members(dataset.categories, classes, rename, drop)
     images = list(dataset.images)
     if 0 < max_images < len(images):
@@ -80,6 +81,20 @@ def select(
     )
 
 
+def check_classes(classes: Sequence[str], rename: Mapping[str, str], drop: Collection[str]) -> None:
+    """Check the classes that `select` is given before there is a dataset that has them.
+
+    Raises:
+        UsageError: A class is named twice, both renamed and dropped, or renamed to nothing.
+    """
+    if both := sorted(set(drop) & rename.keys()):
+        raise UsageError(f"the class '{both[0]}' is both renamed and dropped", remedy="rename it or drop it")
+    if "" in rename.values():
+        raise UsageError("the new name of a class is empty", where="rename", remedy="name the class in drop_classes")
+    if twice := [name for name in classes if classes.count(name) > 1]:
+        raise UsageError(f"the class '{twice[0]}' is asked for twice", remedy="name it once")
+
+
 def draw_order(name: str, seed: int) -> bytes:
     """A pseudo-random sort key for file names, independent of all other names."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
@@ -89,10 +104,6 @@ def _members(
     categories: Sequence[Category], classes: Sequence[str], rename: Mapping[str, str], drop: Collection[str]
 ) -> dict[str, list[Category]]:
     _check_known([*rename, *drop], [category.name for category in categories])
-    if both := sorted(set(drop) & rename.keys()):
-        raise UsageError(f"the class '{both[0]}' is both renamed and dropped", remedy="rename it or drop it")
-    if "" in rename.values():
-        raise UsageError("the new name of a class is empty", where="rename", remedy="name the class in drop_classes")
     members: dict[str, list[Category]] = {}
     for category in categories:
         if category.name not in drop:
@@ -102,9 +113,6 @@ def _members(
     if not classes:
         return members
     _check_known(classes, members)
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise UsageError(f"the class '{twice}' is asked for twice", remedy="name it once")
     return {name: members[name] for name in classes}
 
 

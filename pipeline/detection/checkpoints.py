@@ -72,8 +72,8 @@ def read_checkpoint(path: Path, family: Family) -> Checkpoint:
         classes, assumed = coco_classes(), " taken for COCO's"
     elif not classes:
         classes = tuple(f"class {index}" for index in range(count))
-        remedy = "Where you know them, save the file again with {'meta': {'classes': [...]}} beside the weights"
-        log.warning("%s: %d classes without names; none can be carried over. %s", path.name, count, remedy)
+        remedy = "where you know them, save the file again with {'meta': {'classes': [...]}} beside the weights"
+        log.warning("%s: %d classes without names; none can be carried over; %s", path.name, count, remedy)
     unused = [*map(str, beside), *(["ema_*"] if any(name.startswith("ema_") for name in named) else [])]
     summary = f"{family.name}-{family.variant_of(tensors) or '?'} by {source}, {count} classes{assumed}"
     summary += f"; not used: {', '.join(unused)}" if unused else ""

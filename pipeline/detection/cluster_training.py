@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from pipeline.detection.devices import Machines, Place, ProcessError, Report, run_processes
-from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_memory, write_tables
+from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_memory, write_own_tables
 from pipeline.errors import MissingError, PipelineError, StepError
 
 MOST_LOST = 5  # machines: a training that brings down its machine would go on for ever
@@ -186,7 +186,7 @@ def _work_on_machine(config: dict[str, Any]) -> None:
     logger.addHandler(_ForwardingHandler(messages))
     with machines.inputs(), tempfile.TemporaryDirectory() as folder:
         if job.tables and not job.tables.is_dir():
-            job = replace(job, tables=write_tables(job, Path(folder) / "annotations"))
+            job = replace(job, tables=write_own_tables(job, Path(folder) / "annotations"))
         barrier()  # a download may take longer than the processes wait for each other
         meeting = broadcast_from_rank_zero(f"tcp://{address}:{_free_port(address)}")
         place = Place(context.get_world_rank(), machines.count, meeting)

@@ -214,7 +214,8 @@ def set_machine(
             dataset.update(type=MappedDataset.__name__, ann_file=str(tables.resolve() / name))
     train.dataset.dataset.data_root = f"{train_folder.resolve()}/"
     test.dataset.data_root = f"{eval_folder.resolve()}/"
-    config.val_evaluator.ann_file = str(eval_folder.resolve() / "annotations.json")
+    truth = tables / "eval" / coco_metric.TRUTH_FILE if tables else eval_folder / "annotations.json"
+    config.val_evaluator.ann_file = str(truth.resolve())
     free = min(IMAGE_MEMORY, psutil.virtual_memory().available * IMAGE_MEMORY_SHARE)
     memory = int(free) // (execution.devices * max(1, workers))
     train.dataset.dataset.pipeline[-1].memory = memory * 4 // 5

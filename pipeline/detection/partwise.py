@@ -62,7 +62,8 @@ def take_step(model: Any, detector: Any, data: Mapping[str, Sequence[Any]], opti
 
     The gradient equals that of the whole batch, apart from batch norms, which use the statistics of a part. The head
     divides the losses of a part by its `positives`, such as the number of priors with an object, or by 1 where that is
-    less; these losses are rescaled to the number of the whole batch. All processes split their batches into the same number of parts, since they synchronise in each.
+    less; these losses are rescaled to the number of the whole batch. All processes split their batches into the same
+    number of parts, since they synchronise in each.
 
     The model is the detector or its distributed wrapper; the data are `inputs`, `(B, 3, H, W)` of 0..255 or a list of
     images, and the list `data_samples`.

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 
-from pipeline.data.coco import read_coco
+from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
+from pipeline.detection.coco_metric import TRUTH_FILE
 from pipeline.detection.epochs import EpochRecord
 from pipeline.detection.families import family_of
 from pipeline.detection.hooks import (
@@ -32,6 +33,8 @@ from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters,
 from pipeline.detection.mapped_annotations import write_table
 from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
 from pipeline.errors import PipelineError, StepError
+from pipeline.metrics.coco_matching import TruthBoxes
+from pipeline.metrics.ground_truth import ground_truth_of
 from pipeline.serving.model_metadata import ModelMetadata
 
 CURVE_POINTS = 500  # per training, in TensorBoard
@@ -118,7 +121,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     # mmengine prints whole configs and tables; the progress line and the history have the results
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tables = job.tables or write_tables(job, Path(work) / "annotations")
+        tables = job.tables or write_own_tables(job, Path(work) / "annotations")
         family.set_machine(config, job.train_folder, job.eval_folder, execution, tables)
         config.work_dir = work
         config.visualizer = {"type": "Visualizer", "vis_backends": []}
@@ -146,11 +149,23 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     return SessionResult(tuple(progress.history), keeper.best_epoch, stopping.reason, memory, device)
 
 
-def write_tables(job: TrainingJob, folder: Path) -> Path:
-    """Write the annotations of a job's two sets for its processes on this machine, and return the folder."""
-    for name, source in (("train", job.train_folder), ("eval", job.eval_folder)):
-        write_table(read_coco(source / "annotations.json"), folder / name)
+def write_tables(train_set: CocoDataset, eval_set: CocoDataset, eval_folder: Path, folder: Path) -> Path:
+    """Write the annotations of a job's two sets for its processes on this machine, and return the folder.
+
+    Raises:
+        DataError: The records of the eval set do not fit together.
+    """
+    write_table(train_set, folder / "train")
+    write_table(eval_set, folder / "eval")
+    truth = ground_truth_of(eval_set, eval_folder / "annotations.json")
+    TruthBoxes.of(truth).save(folder / "eval" / TRUTH_FILE)
     return folder
+
+
+def write_own_tables(job: TrainingJob, folder: Path) -> Path:
+    """The same where the sets have not been read."""
+    sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]
+    return write_tables(sets[0], sets[1], job.eval_folder, folder)
 
 
 def _end_workers(runner: Any) -> None:

@@ -26,8 +26,7 @@ from pipeline.detection.devices import Machines, execution_config, run_within_me
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import find_family
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
-from pipeline.detection.mapped_annotations import write_table
-from pipeline.detection.session import TrainingJob
+from pipeline.detection.session import TrainingJob, write_tables
 from pipeline.detection.training_origins import ORIGINS_FILE, TrainingOrigins
 from pipeline.errors import DataError, UsageError
 from pipeline.files import sha256_of
@@ -164,9 +163,7 @@ def train(
             log.warning("%s", warning)
         names = [[image.file_name for image in each.images] for each in (train_set, eval_set)]
         with tempfile.TemporaryDirectory() as temporary:  # after an out of memory, every training continues
-            tables = Path(temporary) / "annotations"
-            write_table(train_set, tables / "train")
-            write_table(eval_set, tables / "eval")
+            tables = write_tables(train_set, eval_set, eval_folder, Path(temporary) / "annotations")
             del train_set, eval_set  # of a million images they take gigabytes
             learned = learn_images(train_folder, eval_folder, before=before, names=names)
             kept = resume or Path(temporary) / "resume"

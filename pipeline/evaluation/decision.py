@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.references import EARLIER, GIVEN, PYTORCH, Reference
+from pipeline.evaluation.reference_names import EARLIER, GIVEN, PYTORCH
+from pipeline.evaluation.references import Reference
 from pipeline.metrics.paired import BETTER, CLOSE, SAME, WORSE, Difference, PairedFigures
 
 WANTED = 0.02

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError, did_you_mean
-from pipeline.evaluation.references import TITLES
+from pipeline.evaluation.reference_names import TITLES
 from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 
 EVERY_CLASS = "*"
@@ -38,6 +38,16 @@ class Limit:
     reference: str = ""
 
 
+def check_limits(texts: Sequence[str]) -> None:
+    """Check limits before there is a test set; the classes in them may be any.
+
+    Raises:
+        UsageError: As `read_limits`.
+    """
+    for text in texts:
+        _read(text, None)
+
+
 def read_limits(texts: Sequence[str], classes: Collection[str]) -> tuple[Limit, ...]:
     """Read the limits for a test set with these classes.
 
@@ -47,14 +57,14 @@ def read_limits(texts: Sequence[str], classes: Collection[str]) -> tuple[Limit, 
     return tuple(_read(text, classes) for text in texts)
 
 
-def _read(text: str, classes: Collection[str]) -> Limit:
+def _read(text: str, classes: Collection[str] | None) -> Limit:
     found = _LIMIT.fullmatch(text.strip())
     if not found:
         raise UsageError(f"'{text}' is no limit", where="limits", expected=_FORM, remedy='such as "mAP50 >= 0.5"')
     label, reference = (found["label"] or "").strip(), found["reference"] or ""
     of_class = f" of {label}" if label else ""
     _require("figure" + (" of a class" if label else ""), found["figure"], CLASS_FIGURES if label else FIGURES, text)
-    if label and label != EVERY_CLASS:
+    if label and label != EVERY_CLASS and classes is not None:
         _require("class", label, classes, text)
     if reference:
         _require("reference", reference, TITLES, text)

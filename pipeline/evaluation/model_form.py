@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.coco import read_coco
@@ -21,7 +21,7 @@ from pipeline.detection.export import ExportedModel
 from pipeline.detection.quantization import calibration_images, quantize
 from pipeline.errors import StepError
 from pipeline.metrics.average_precision import average_precision, mean
-from pipeline.metrics.coco_matching import match_boxes
+from pipeline.metrics.coco_matching import FoundBoxes, FoundInImage, TruthBoxes, match_boxes
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
@@ -55,17 +55,6 @@ class DatasetFolders:
     evaluation: Path
 
 
-def require_form(runtime: str, precision: str) -> None:
-    """Check, before anything is computed, that a model can be packed for a runtime in a precision.
-
-    Raises:
-        DataError: They do not go together, or there is no such runtime or precision.
-        MissingError: The library of the runtime is not installed.
-    """
-    check_form(runtime, precision)
-    require_engine(runtime)
-
-
 def choose_form(
     model: ExportedModel,
     metadata: ModelMetadata,
@@ -94,7 +83,8 @@ def choose_form(
         StepError: The mAP is lower by more than that, or it cannot be measured, for the eval set has no object; or this
             CPU has no bf16.
     """
-    require_form(runtime, precision)
+    check_form(runtime, precision)
+    require_engine(runtime)
     reference = replace(metadata, runtime="cpu", precision=FP32, onnx_sha256=model.sha256)
     plain = ModelForm(model, replace(reference, runtime=runtime), {}, ())
     form = plain
@@ -195,15 +185,15 @@ def time_ratio(one: Predictor, other: Predictor, images: list[Letterboxed], *, t
 
 def measure_map(predictor: Predictor, metadata: ModelMetadata, truth: GroundTruth) -> float | None:
     """The mAP of a model on an eval set with the model's classes; None where the set has no object."""
-    category_ids = {name: id_ for id_, name in truth.categories.items()}
-    results: list[dict[str, Any]] = []
+    id_of = {name: id_ for id_, name in truth.categories.items()}
+    known = np.array([name in id_of for name in metadata.classes], bool)
+    category_ids = np.array([id_of.get(name, 0) for name in metadata.classes], np.int64)
+    images: list[FoundInImage] = []
     named = f"mAP, {metadata.runtime}, {metadata.precision}"
     for image in tqdm(truth.images, named, unit="img", ascii=True):
         pixels = decode(truth.path_of(image.file_name).read_bytes())
         (found,) = predictor.detect([letterbox(pixels, metadata.image_size)])
-        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-            if (category := category_ids.get(metadata.classes[label])) is not None:
-                x1, y1, x2, y2 = box
-                bbox = [x1, y1, x2 - x1, y2 - y1]
-                results.append({"image_id": image.id, "category_id": category, "bbox": bbox, "score": score})
-    return mean(average_precision(match_boxes(truth, results)).ap[..., 0])
+        kept = known[found.labels]
+        images.append((image.id, found.boxes[kept], found.scores[kept], category_ids[found.labels[kept]]))
+    matches = match_boxes(TruthBoxes.of(truth), FoundBoxes.of_images(images), sizes=1)
+    return mean(average_precision(matches).ap[..., 0])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.gate_limits import EVERY_CLASS, Limit
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.references import TITLES, Reference
+from pipeline.evaluation.reference_names import TITLES
+from pipeline.evaluation.references import Reference
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
 from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 
@@ -100,12 +101,12 @@ class QualityGate:
     def verdict(self) -> str:
         """The decision, and the limits it rests on, in one line."""
         if self.missed:
-            return f"Quality gate failed: {'; '.join(map(str, self.missed))}"
+            return f"the quality gate failed: {'; '.join(map(str, self.missed))}"
         if met := [str(each) for each in self.requirements if each.is_quality and each.passed]:
             more = f"; and {len(met) - _SHOWN} more, see the table of the gate" if met[_SHOWN:] else ""
-            return f"Quality gate passed: {'; '.join(met[:_SHOWN])}{more}"
+            return f"the quality gate is passed: {'; '.join(met[:_SHOWN])}{more}"
         others = "; the other limits are met" if any(each.passed for each in self.requirements) else ", nor any other"
-        return f"No limit of the model's quality was set{others}"
+        return f"no limit of the model's quality was set{others}"
 
     @property
     def outcomes(self) -> dict[str, bool | None]:

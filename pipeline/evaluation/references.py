@@ -17,14 +17,12 @@ from pipeline.detection.reference_predictions import predict_checkpoint, predict
 from pipeline.errors import PipelineError
 from pipeline.evaluation.exposure import check_exposure
 from pipeline.evaluation.prediction import predict_dataset
+from pipeline.evaluation.reference_names import EARLIER, GIVEN, PYTORCH, TITLES
 from pipeline.metrics.detection_metrics import DetectionMetrics, evaluate
 from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.metrics.paired import PairedFigures, compare_draws
 from pipeline.metrics.resampling import Draws, draw_figures
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
-
-GIVEN, EARLIER, PYTORCH = "given", "earlier", "pytorch"
-TITLES = {GIVEN: "given weights", EARLIER: "earlier model", PYTORCH: "weights in PyTorch"}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/cocoeva
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.coco_matching import IOUS, MOST_DETECTIONS, SIZES, CocoMatches, Floats
+from pipeline.metrics.coco_matching import IOUS, MOST_DETECTIONS, CocoMatches, Floats
 
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 LIMITS = (1, 10, MOST_DETECTIONS)
@@ -32,24 +33,24 @@ _TINY = np.spacing(1)  # so that no precision is 0 / 0, as in pycocotools
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Precision and recall of `K` classes at the 10 `IOUS` and for the 4 `SIZES`; NaN for a class without objects.
+    """Precision and recall of `K` classes at the 10 `IOUS` and for `S` of the `SIZES`; NaN for a class without objects.
 
     `precision` is interpolated at the 101 `RECALLS`, with at most 100 detections of an image and class.
     """
 
-    precision: Floats  # `(10, 101, K, 4)`
-    recall: Floats  # `(10, K, 4, 3)`, the last axis is that of `LIMITS`
+    precision: Floats  # `(10, 101, K, S)`
+    recall: Floats  # `(10, K, S, 3)`, the last axis is that of `LIMITS`
 
     @property
     def ap(self) -> Floats:
-        """`(10, K, 4)`: the mean precision over the recalls."""
+        """`(10, K, S)`: the mean precision over the recalls."""
         return np.asarray(self.precision.mean(1))
 
 
 def average_precision(matches: CocoMatches) -> AveragePrecision:
     """Precision and recall, as `COCOeval.accumulate` computes them."""
-    precision = np.full((len(IOUS), len(RECALLS), matches.classes, len(SIZES)), np.nan)
-    recall = np.full((len(IOUS), matches.classes, len(SIZES), len(LIMITS)), np.nan)
+    precision = np.full((len(IOUS), len(RECALLS), matches.classes, matches.sizes), np.nan)
+    recall = np.full((len(IOUS), matches.classes, matches.sizes, len(LIMITS)), np.nan)
     for label in range(matches.classes):
         objects = (~matches.truth_ignored[matches.truth_label == label]).sum(0)
         part = matches.of_class(label)
@@ -58,12 +59,11 @@ def average_precision(matches: CocoMatches) -> AveragePrecision:
         for place, limit in enumerate(LIMITS):
             found = right[matches.rank[part] < limit].sum(0)  # (sizes, IoUs)
             recall[:, label, objects > 0, place] = (found[objects > 0] / objects[objects > 0, None]).T
-        true_positives = np.cumsum(right, 0, dtype=np.float64)
-        detections = np.cumsum(counts, 0, dtype=np.float64)
-        for size in np.flatnonzero(objects):
-            for level in range(len(IOUS)):
-                curve = interpolated(true_positives[:, size, level], detections[:, size, level], int(objects[size]))
-                precision[level, :, label, size] = curve
+        for size, level in product(np.flatnonzero(objects).tolist(), range(len(IOUS))):
+            # one after the other: of a class with most of the detections, all sums together would take most memory
+            true_positives = np.cumsum(right[:, size, level], dtype=np.float64)
+            detections = np.cumsum(counts[:, size, level], dtype=np.float64)
+            precision[level, :, label, size] = interpolated(true_positives, detections, int(objects[size]))
     return AveragePrecision(precision, recall)
 
 
@@ -85,8 +85,12 @@ def mean(values: npt.ArrayLike) -> float | None:
 
 
 def coco_figures(result: AveragePrecision) -> dict[str, float | None]:
-    """The figures of COCO's detection challenge, by the names of `DetectionMetrics`, without the recalls by size."""
+    """The figures of COCO's detection challenge, by the names of `DetectionMetrics`, without the recalls by size.
+
+    There is none for a size that was not matched.
+    """
+    levels_and_sizes = {name: each for name, each in AP_FIGURES.items() if each[1] < result.precision.shape[-1]}
     return {
-        **{name: mean(result.precision[levels, ..., size]) for name, (levels, size) in AP_FIGURES.items()},
+        **{name: mean(result.precision[levels, ..., size]) for name, (levels, size) in levels_and_sizes.items()},
         **{f"ar{limit}": mean(result.recall[:, :, 0, place]) for place, limit in enumerate(LIMITS)},
     }

@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.metrics.average_precision import RECALLS, average_precision, coco_figures, mean
 from pipeline.metrics.calibration import Calibration, calibration
-from pipeline.metrics.coco_matching import Bools, CocoMatches, Floats, Ints, match_boxes
+from pipeline.metrics.coco_matching import Bools, CocoMatches, Floats, Ints
 from pipeline.metrics.error_kinds import ErrorKinds, find_error_kinds
 from pipeline.metrics.ground_truth import GroundTruth
-from pipeline.metrics.matching import Matches, confusion_matrix, matches_at_half
+from pipeline.metrics.matching import Matches, confusion_matrix, match_results
 
 LEVELS: Floats = RECALLS
 """Score thresholds of the curves by score, and COCO's recalls of the precision curves."""
@@ -153,9 +153,8 @@ def _plain(array: Floats) -> list[Any]:
 
 def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
     """Evaluate detections, in COCO's results format, as COCO does: at most 1, 10 and 100 per image and class."""
-    coco_matches = match_boxes(truth, results)
+    coco_matches, matches = match_results(truth, results)
     curves = average_precision(coco_matches)
-    matches = matches_at_half(truth, results, coco_matches)
     by_score = curves_by_score(matches, len(truth.categories))
     threshold, best_f1 = best_threshold(by_score.f1)
     errors_at = _NO_THRESHOLD if threshold is None else threshold
@@ -166,7 +165,7 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
     has_object = {each.image_id for each in truth.annotations if not each.iscrowd}
     with_objects = [each.false_positives for each in per_image if each.image_id in has_object]
     without_objects = [each.false_positives for each in per_image if each.image_id not in annotated]
-    finds_nothing = bool(with_objects) and all(each["score"] < errors_at for each in results)
+    finds_nothing = bool(with_objects) and bool((coco_matches.score < errors_at).all())
     return DetectionMetrics(
         **coco_figures(curves),
         threshold=threshold,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.data.coco import Annotation, Image, read_coco
+from pipeline.data.coco import Annotation, CocoDataset, Image, read_coco
 from pipeline.errors import DataError
 
 
@@ -39,7 +39,15 @@ def read_ground_truth(annotations: Path) -> GroundTruth:
         MissingError: There is no such file.
         DataError: It is no COCO instances file, it has no image or no category, or its records do not fit together.
     """
-    dataset = read_coco(annotations)
+    return ground_truth_of(read_coco(annotations), annotations)
+
+
+def ground_truth_of(dataset: CocoDataset, annotations: Path) -> GroundTruth:
+    """The test set that was read from a COCO instances file.
+
+    Raises:
+        DataError: It has no image or no category, or its records do not fit together.
+    """
     if not dataset.images or not dataset.categories:
         raise DataError("the test set is empty", where=annotations, expected="at least one image and one category")
     images = {image.id for image in dataset.images}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-from pipeline.metrics.coco_matching import Bools, CocoMatches, Floats, Ints
+from pipeline.metrics.coco_matching import Bools, CocoMatches, Floats, FoundBoxes, Ints, TruthBoxes, match_boxes
 from pipeline.metrics.ground_truth import GroundTruth
 
 _IOU = 0.5
@@ -44,28 +44,29 @@ class Matches:
         return self.scores[rows], self.truth[rows] >= 0
 
 
-def matches_at_half(truth: GroundTruth, results: Sequence[Mapping[str, Any]], matches: CocoMatches) -> Matches:
-    """The matches at IoU 0.5, for objects of every size."""
-    image_ids = np.array(sorted(image.id for image in truth.images), np.int64)
+def match_results(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> tuple[CocoMatches, Matches]:
+    """Match detections, in COCO's results format, at all IoUs and at IoU 0.5."""
+    boxes, found = TruthBoxes.of(truth), FoundBoxes.of(results)
+    matches = match_boxes(boxes, found)
+    return matches, _matches_at_half(boxes, found, matches)
+
+
+def _matches_at_half(truth: TruthBoxes, found: FoundBoxes, matches: CocoMatches) -> Matches:
     is_object = ~matches.truth_ignored[:, 0]
     row_of_object = np.append(np.cumsum(is_object) - 1, -1)  # which -1, for no match, takes
     rows = np.flatnonzero(~matches.ignored[:, 0, 0])
     rows = rows[np.argsort(-matches.score[rows], kind="stable")]
     matched = matches.truth[rows, 0, 0]
     return Matches(
-        image_ids=image_ids[matches.image[rows]],
+        image_ids=truth.image_ids[matches.image[rows]],
         labels=matches.label[rows],
         scores=matches.score[rows],
-        boxes=_boxes([results[row]["bbox"] for row in matches.detection[rows].tolist()]),
+        boxes=found.box[matches.detection[rows]],
         truth=row_of_object[matched],
-        truth_image_ids=image_ids[matches.truth_image[is_object]],
+        truth_image_ids=truth.image_ids[matches.truth_image[is_object]],
         truth_labels=matches.truth_label[is_object],
-        truth_boxes=_boxes([each.bbox for each in truth.annotations if not each.iscrowd]),
+        truth_boxes=truth.box[is_object],
     )
-
-
-def _boxes(rows: Sequence[Sequence[float]]) -> Floats:
-    return np.array(rows, np.float64).reshape(-1, 4)
 
 
 def confusion_matrix(matches: Matches, kept: Bools, classes: int) -> Ints:

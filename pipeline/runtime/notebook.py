@@ -1,7 +1,7 @@
 """The declaration of a step, read from its notebook without running it.
 
 The cell tagged `parameters` declares the step's parameters, see `parameters`. The cell tagged `interface` holds
-`Step.open(name, reads=[...], writes=[...])` with literals.
+`Step.open(name, reads=[...], writes=[...])` with literals, and before it checks of parameters, see `parameter_checks`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.errors import DataError, MissingError, StepError, UsageError, did_you_mean
 from pipeline.runtime.code import imported_modules
 from pipeline.runtime.manifest import EARLIER
+from pipeline.runtime.parameter_checks import ParameterCheck, read_checks
 from pipeline.runtime.parameters import LINK, Parameter, parse, read_parameters
 from pipeline.runtime.store.artifact_store import NAME
 
@@ -38,6 +39,7 @@ class StepNotebook:
     writes: tuple[str, ...]
     earlier: tuple[str, ...]  # of those that it reads, what it compares with that of an earlier run
     imports: tuple[str, ...]  # modules of this package
+    checks: tuple[ParameterCheck, ...]
     content: str = field(repr=False)  # the file's text
 
     @property
@@ -56,10 +58,13 @@ class StepNotebook:
                     expected="one of " + ", ".join(self.parameters),
                     remedy=did_you_mean(name, self.parameters, otherwise=see_help, cutoff=0.4),
                 )
-        return {
+        resolved = {
             name: parameter.check(values.get(name, parameter.default), self.name)
             for name, parameter in self.parameters.items()
         }
+        for each in self.checks:
+            each.check(resolved, self.parameters, self.name, self.path)
+        return resolved
 
 
 def read_notebook(path: Path) -> StepNotebook:
@@ -85,17 +90,21 @@ def read_notebook(path: Path) -> StepNotebook:
         raise DataError(f"'{path.stem}' cannot name a step", where=path, expected=expected, remedy="rename it")
     code = [source for kind, source, _ in cells if kind == "code"]
     titles = [source.strip().splitlines()[0] for kind, source, _ in cells if kind == "markdown" and source.strip()]
-    reads, writes, earlier = _interface(_tagged(cells, "interface", path), path)
+    trees = [parse(source, path) for source in code]
+    interface = _tagged(cells, "interface", path)
+    reads, writes, earlier = _interface(interface, path)
+    parameters = read_parameters(_tagged(cells, "parameters", path), path)
     return StepNotebook(
         name=path.stem,
         path=path,
         title=titles[0].lstrip("# ") if titles else path.stem,
         digest=hashlib.sha256(json.dumps([(kind, source) for kind, source, _ in cells]).encode()).hexdigest(),
-        parameters=read_parameters(_tagged(cells, "parameters", path), path),
+        parameters=parameters,
         reads=reads,
         writes=writes,
         earlier=earlier,
-        imports=tuple(sorted({name for source in code for name in imported_modules(parse(source, path))})),
+        imports=tuple(sorted({name for tree in trees for name in imported_modules(tree)})),
+        checks=read_checks(parse(interface, path), trees, parameters, path),
         content=text,
     )
 

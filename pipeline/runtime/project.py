@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import DataError, UsageError, did_you_mean
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.runtime.machines import Machine, wrong_machine
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, follow_links
@@ -132,7 +132,7 @@ def read_config(path: Path) -> Config:
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"the config is not valid YAML: {error}", where=path) from error
+        raise UsageError(f"the config is not valid YAML: {error}", where=path) from error
     return as_config({} if content is None else content, path)
 
 
@@ -142,7 +142,7 @@ def as_config(content: Any, path: Path) -> Config:
 
     def check(is_right: object, key: str, problem: str) -> None:
         if not is_right:
-            raise DataError(
+            raise UsageError(
                 f"the config has a wrong entry, '{key}': {problem}",
                 where=path,
                 expected=f"the keys {', '.join(keys)}",
@@ -150,7 +150,7 @@ def as_config(content: Any, path: Path) -> Config:
             )
 
     if not isinstance(content, dict):
-        raise DataError("the config is not a table of keys", where=path)
+        raise UsageError("the config is not a table of keys", where=path)
     for key, value in {**content, "name": content.get("name")}.items():  # no value is shown: it may hold a secret
         check(key in keys, key, "there is no such key")
         check(key in content, key, "it is missing")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import EARLIER, GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.project import MODES, Project, check_name, mode_option
+from pipeline.runtime.project import MODES, Project, config_option, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -24,21 +24,17 @@ ALTERNATIVES = 5  # that an error names
 log = logging.getLogger(__name__)
 
 
-def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -> RunManifest:
+def find_run(project: Project, name: str | None = None, *, pipeline: str = "", having: str = "") -> RunManifest:
     """The run of a name: an id, its beginning or end, the beginning of its last part, `latest` (or None) or `latest~2`.
 
-    For `latest`, only runs of the named pipeline count.
+    `latest` is the newest run of the named pipeline, or of any where none is named; `latest~1` is the one before it of
+    the same pipeline. For both, only runs `having` an output of a named entity count.
     """
     runs, typed = project.runs, name or "latest"
     if RUN_ID.fullmatch(typed):
         return runs.load(typed)
-    latest = LATEST.fullmatch(typed)
-    if latest and (newest := runs.newest(pipeline=pipeline, back=int(latest["back"] or 0))):
-        return newest
-    if latest and not runs.newest(pipeline=pipeline):
-        of_pipeline = f" of '{pipeline}'" if pipeline else ""
-        problem = f"there is no {project.mode} run{of_pipeline} yet"
-        raise MissingError(problem, where=runs.store.url, remedy=f"python step.{project.mode}.py")
+    if latest := LATEST.fullmatch(typed):
+        return _find_latest(project, typed, int(latest["back"] or 0), pipeline, having)
     ids = runs.ids()
     found = matching_runs(typed, ids)
     if len(found) == 1:
@@ -46,13 +42,32 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
     if found:
         raise UsageError(f"'{typed}' matches {len(found)} runs", expected=_one_of(found), remedy="type more of it")
     other = next(mode for mode in MODES if mode != project.mode)
-    if not latest and matching_runs(typed, replace(project, mode=other).runs.ids()):
+    if matching_runs(typed, replace(project, mode=other).runs.ids()):
         remedy = f"use {other} mode: it is a {other} run"
     else:
         remedy = did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6)
     raise MissingError(
         f"there is no run '{typed}'", where=f"{runs.store.url}/runs", expected=_one_of(ids), remedy=remedy
     )
+
+
+def _find_latest(project: Project, typed: str, back: int, pipeline: str, having: str) -> RunManifest:
+    runs, with_output = project.runs, f" with a {having}" if having else ""
+    newest = runs.newest(pipeline=pipeline, having=having)
+    if newest is None:
+        of_pipeline = f" of '{pipeline}'" if pipeline else ""
+        unfinished = runs.newest(pipeline=pipeline) if having else None
+        remedy = f"python step.{project.mode}.py" + (
+            f" --run {unfinished.run}" if unfinished else config_option(project.config_file)
+        )
+        problem = f"there is no {project.mode} run{of_pipeline}{with_output if unfinished else ''} yet"
+        raise MissingError(problem, where=runs.store.url, remedy=remedy)
+    found = runs.newest(pipeline=newest.pipeline, having=having, back=back) if back else newest
+    if found is None:
+        remedy = f"python -m pipeline runs --filter pipeline={newest.pipeline}{mode_option(project.mode)}"
+        problem = f"there is no run '{typed}': '{newest.pipeline}' has fewer{with_output}"
+        raise MissingError(problem, where=f"{runs.store.url}/runs", remedy=remedy)
+    return found
 
 
 def matching_runs(typed: str, runs: Sequence[str]) -> list[str]:
@@ -124,7 +139,7 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     version = VERSION.fullmatch(typed)
     entity, digest = (version["entity"], version["digest"]) if version else ("", typed)
     if version or not DIGEST.fullmatch(typed):
-        check_name("artifact", entity or typed.partition("/")[0], entities)
+        _require_entity(entity or typed.partition("/")[0], entities)
     found = [one for one in known.values() if one.digest.startswith(digest) and entity in ("", one.name)]
     if len(found) == 1:
         return found[0]
@@ -135,11 +150,17 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions))
 
 
-def find_stored(project: Project, typed: str) -> Artifact:
+def _require_entity(name: str, entities: Sequence[str]) -> None:
+    if name not in entities:
+        remedy = did_you_mean(name, entities, cutoff=0.4)
+        raise MissingError(f"there is no artifact '{name}'", expected=f"one of {', '.join(entities)}", remedy=remedy)
+
+
+def find_stored(project: Project, typed: str, *, pipeline: str = "") -> Artifact:
     """The artifact of a name: `RUN/ENTITY` with a run as `find_run` takes it, or any that `find_artifact` takes."""
     run, slash, entity = typed.rpartition("/")
     if slash and "/" not in run and not DIGEST.fullmatch(entity):
-        return find_artifact(entity, [find_run(project, run)])
+        return find_artifact(entity, [find_run(project, run, pipeline=pipeline)])
     manifests = project.runs.readable()
     if not manifests:
         find_run(project)  # raises the error for a store without runs
@@ -178,7 +199,7 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
             remedy="python -m pipeline show RUN has the digests, and with --json the URLs",
         )
     else:
-        run = find_run(project, typed)
+        run = find_run(project, typed, pipeline=project.config.name)
         source = run.run
         if (own := run.output(entity)) is None:
             raise MissingError(f"run {source} has no {entity}", expected="a run in which its step succeeded")

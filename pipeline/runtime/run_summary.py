@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import GateError
-from pipeline.runtime.manifest import FAILED, GOOD, RUNNING, WITH_LIMITS, RunManifest, StepRecord
+from pipeline.runtime.manifest import (
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    KILLED,
+    RUNNING,
+    WITH_LIMITS,
+    RunManifest,
+    StepRecord,
+)
 from pipeline.runtime.process import is_alive
 
 COMPLETE, INCOMPLETE = "complete", "incomplete"
 ENDS = ("low", "high")  # of a metric's interval, the metrics NAME_low and NAME_high
+
+
+VERBS = {FAILED: "failed", INTERRUPTED: "was stopped", KILLED: "was killed", RUNNING: "has not ended"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,19 @@ def run_state(manifest: RunManifest, steps: Sequence[str]) -> RunState:
     return RunState(RUNNING, waiting[0]) if is_next else RunState(INCOMPLETE)
 
 
+def shortcomings(manifest: RunManifest, steps: Sequence[str]) -> list[str]:
+    """A line for each step that has no success, or none as its newest attempt: `fit failed: no such luck`."""
+    lines = []
+    for step in steps:
+        record = attempts[-1] if (attempts := manifest.of(step)) else None
+        if record is None:
+            lines.append(f"{step} has not run")
+        elif record.status not in GOOD:
+            why = record.error.partition("\n")[0] if record.status == FAILED else ""
+            lines.append(": ".join(filter(None, [f"{step} {VERBS[record.state]}", why])))
+    return lines
+
+
 def leading_metric(manifest: RunManifest, step: str) -> LeadingMetric | None:
     """The first metric of a step, by its newest attempt that recorded any."""
     metrics = _metrics(manifest, step)
@@ -59,12 +84,23 @@ def leading_metric(manifest: RunManifest, step: str) -> LeadingMetric | None:
 
 
 def gate_outcome(manifest: RunManifest, steps: Sequence[str]) -> str | None:
-    """`failed` if a step missed its gate, else the outcome of the last step; None without one, or in an old record."""
+    """`failed` if a step missed its gate, else the outcome of the last step, where it is that of the run as it is now.
+
+    None without one, in an old record, and where another attempt has not succeeded since, or what was judged was made
+    anew.
+    """
     latest = [attempts[-1] for step in steps if (attempts := manifest.of(step))]
     if any(record.status == FAILED and record.error_kind == GateError.__name__ for record in latest):
         return FAILED
     last = manifest.success(steps[-1])
-    return last.gate if last and last.schema >= WITH_LIMITS else None
+    is_known = last and last.schema >= WITH_LIMITS and all(record.status in GOOD for record in latest)
+    return last.gate if last and is_known and not judged_another(manifest, last) else None
+
+
+def judged_another(manifest: RunManifest, record: StepRecord) -> bool:
+    """Whether a step judged another artifact than the run has now; one that was chosen by hand is not the run's."""
+    now = manifest.output(record.judged)
+    return now is not None and record.judged not in record.chosen and record.inputs[record.judged].digest != now.digest
 
 
 def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:

@@ -167,6 +167,11 @@ class Step:
         return self.inputs[name] if name in [*self.inputs] else None
 
     @property
+    def run_option(self) -> str:
+        """How a command line names this run: ` --run RUN`, or an empty text where a person runs the cells."""
+        return "" if self._context.by_hand else f" --run {self._context.made_by.partition('/')[0]}"
+
+    @property
     def provenance(self) -> dict[str, str]:
         """What a report states as its origin: the attempt, the commit of its code, and each input's digest."""
         stated = {"made by": self._context.made_by, "commit": self.code_version, **self.input_digests}

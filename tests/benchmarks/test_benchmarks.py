@@ -134,6 +134,17 @@ def test_the_forms_of_a_model_are_measured(real_data: Path) -> None:
     assert run("bench_forms.py", *small).stdout.splitlines()[1].startswith("cpu fp32")
 
 
+@pytest.mark.slow
+def test_detectors_are_measured_beside_yolox_s() -> None:
+    small = ["--detector=yolox-nano", "--detector=rtmdet-tiny", "--size=64", "--turns=4"]
+    nano, tiny = json.loads(run("bench_models.py", *small, "--json").stdout)["models"]
+    assert (nano["detector"], tiny["detector"]) == ("yolox-nano", "rtmdet-tiny")
+    assert 0.9e6 < nano["parameters"] < 1e6 < 4.8e6 < tiny["parameters"] < 5e6
+    for row in (nano, tiny):
+        assert row["onnx_bytes"] > 3.5 * row["parameters"]
+        assert row["time"] > 0
+
+
 def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import finetuning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.command import COMMANDS
+from pipeline.cli.command import COMMANDS, run_guarded
 from pipeline.runtime.garbage_collection import ABANDONED, SPARED
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -86,7 +87,10 @@ WRONG = {
     "no step": (["log"], 2, "no step is named"),
     "run": (["log", "second", "zzz"], 1, "there is no run 'zzz'"),
     "nothing to compare": (["compare"], 2, ""),
-    "output": (["export", "--output", "no/such/folder/x"], 1, "FileNotFound"),
+    "output": (["export", "--output", "no/such/folder/x"], 2, "there is no folder for the output"),
+    "output folder": (["export", "--output", "steps"], 2, "the output is a folder"),
+    "config": (["runs", "--config", "configs/wrong.yaml"], 2, "there is no such key"),
+    "artifact": (["get", "bok", "somewhere"], 1, "did you mean 'book'?"),
     "command": (["shw"], 2, ""),
     "no command": ([], 2, ""),
 }
@@ -94,10 +98,19 @@ WRONG = {
 
 def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
     ran.step("first")
+    (ran.root / "configs" / "wrong.yaml").write_text("name: toy\nparamters: {}\n")
     for name, (arguments, code, message) in WRONG.items():
         outcome = ran.look(*arguments)
         assert (outcome.code, outcome.out) == (code, ""), name
         assert message in outcome.log, name
+
+
+def test_what_the_operating_system_refuses_reads_like_every_error(caplog: pytest.LogCaptureFixture) -> None:
+    def fill_the_disk() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/file")
+
+    assert run_guarded(fill_the_disk) == 1
+    assert caplog.messages == ["error: no space left on device\n  where:    /full/file"]
 
 
 def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) -> None:
@@ -152,8 +165,8 @@ def test_an_artifact_is_laid_out_by_any_of_its_names_as_files_that_are_ones_own(
 
 
 WRONG_NAMES = {
-    "latest/bok": (2, "did you mean 'book'?"),
-    "bok": (2, "did you mean 'book'?"),
+    "latest/bok": (1, "did you mean 'book'?"),
+    "bok": (1, "did you mean 'book'?"),
     "zzz/book": (1, "there is no run 'zzz'"),
     "book/abcdef": (1, "no run knows an artifact 'book/abcdef'"),
 }

@@ -6,18 +6,25 @@ import csv
 import io
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 from records import artifact, attempt, failed, run_id, run_of
 
-from pipeline.cli.run_rows import RunRow, filter_rows, metric_name, run_rows, sort_rows
+from pipeline.cli.run_rows import COLUMNS, RunRow, filter_rows, metric_name, run_rows, sort_rows, with_ends
 from pipeline.cli.runs_table import WIDTH, runs_csv, runs_table
 from pipeline.errors import UsageError
+from pipeline.runtime.engines import ray
+from pipeline.runtime.engines.job_files import JobFiles
+from pipeline.runtime.engines.ray_cluster import ADDRESS, RayCluster, RayJob, UnreachableError
 from pipeline.runtime.manifest import RunManifest
+from pipeline.runtime.process import Process, this_process
 from pipeline.runtime.run_summary import LeadingMetric, RunState
+from pipeline.runtime.store.artifact_store import Store
 
 STEPS = ("data_load", "model_train", "model_eval")
 DATA = artifact("data")
@@ -43,6 +50,44 @@ RUNS: list[tuple[str, str, RunManifest | str]] = [
     ("prod", run_id(6), run_of(6, LOAD, TRAIN, judged(0.9, mAP_low=None, mAP_high=None), mode="prod", pipeline="demo")),
 ]
 ROWS = run_rows(RUNS, STEPS)
+GONE = replace(this_process(), began="1")
+
+
+@cases(
+    "watcher, job, state",
+    {
+        "a command follows it": (this_process(), "FAILED", "running"),
+        "its job goes on": (GONE, "RUNNING", "running"),
+        "its job has ended": (GONE, "FAILED", "killed"),
+        "no job is known": (GONE, "", "killed"),
+        "it may be followed elsewhere": (Process("far", "", 1), "", "unknown"),
+        "the cluster does not answer": (GONE, None, "unknown"),
+    },
+)
+def test_an_abandoned_attempt_of_an_engine_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watcher: Process, job: str | None, state: str
+) -> None:
+    def answer(_: RayCluster, name: str) -> RayJob | None:
+        if job is None:
+            raise UnreachableError("the cluster does not answer")
+        return RayJob(job, "", "", None) if job and name.endswith("-1") else None
+
+    monkeypatch.setenv(ADDRESS, "http://127.0.0.1:9")
+    monkeypatch.setattr(RayCluster, "job", answer)
+    store, fit = Store(str(tmp_path)), replace(TRAIN, status="running", ended="", engine="ray")
+    JobFiles(store, run_id(1), fit).watch(watcher)
+    ended = run_of(2, LOAD, fit, replace(TRAIN, attempt=2), judged())
+    found = with_ends(store, [(run_id(1), run_of(1, LOAD, fit)), (run_id(2), ended), (run_id(3), "unreadable")])
+    newest, other, row = run_rows([("dev", *each) for each in found], STEPS)
+    assert (row.state, row.steps) == (RunState(state, "model_train"), {"data_load": "succeeded", "model_train": state})
+    assert (other.state.word, newest.state.word) == ("complete", "unreadable")
+    assert f"{state} " in runs_table([row], "mAP")
+
+
+def test_no_cluster_is_asked_where_every_attempt_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "are_at_work", lambda *_: pytest.fail("it was asked"))
+    runs = [(run, manifest) for _, run, manifest in RUNS]
+    assert with_ends(Store(str(tmp_path)), runs) == runs
 
 
 def numbers(rows: list[RunRow]) -> list[int]:
@@ -103,11 +148,18 @@ NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
         min_size=1,
         max_size=4,
     ),
-    NAMES,
+    NAMES.map(lambda name: f"metric_{name}" if name in COLUMNS else name),
 )
 def test_no_line_is_wider_than_the_screen(rows: list[RunRow], metric: str) -> None:
     for line in runs_table(rows, metric).splitlines():
         assert len(line) <= WIDTH or " " not in line.strip(), line
+
+
+def test_a_metric_that_is_called_like_a_column_has_one_of_its_own() -> None:
+    rows = [replace(ROWS[0], metric=LeadingMetric("age", 31.5, None, None))]
+    assert metric_name(rows) == "metric_age"
+    assert runs_table(rows, metric_name(rows)).splitlines()[0].split()[5] == "metric_age"
+    assert filter_rows(rows, ["metric_age>31"], metric_name(rows)) == rows
 
 
 def shown(changed: tuple[str, ...]) -> str:

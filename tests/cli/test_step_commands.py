@@ -94,6 +94,20 @@ def test_a_joined_run_brings_its_config_and_another_pipelines_run_is_not_joined(
     assert ran.step("second", "--run", demo).code == 0
 
 
+def test_with_a_config_latest_counts_the_runs_of_its_pipeline(ran: Any, tmp_path: Path) -> None:
+    demo = ran.manifest()["run"]
+    other_config(ran)
+    assert ran.step("--config", "configs/other.yaml").code == 0
+    other = ran.manifest()["run"]
+    of_demo = ("--config", "configs/demo.yaml")
+    assert ran.step("second", *of_demo, "--run", "latest", "--input", "letters=latest").code == 0
+    assert ran.manifest(demo)["steps"]["second"]["chosen"] == {"letters": demo}
+    assert ran.step("third", "--run", "latest").log.splitlines()[0] == "config configs/other.yaml"
+    assert ran.look("get", "latest/book", str(tmp_path / "book"), *of_demo).code == 0
+    ran.look("get", "latest~1/book", str(tmp_path / "none")).fails("'other' has fewer")
+    assert (ran.manifest("latest")["run"], ran.manifest("latest", *of_demo)["run"]) == (other, demo)
+
+
 def test_only_a_first_step_or_none_opens_a_run(ran: Any) -> None:
     counts = []
     for arguments in (["second"], ["third"], ["first"], [], ["first", "--run", "latest"]):

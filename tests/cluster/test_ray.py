@@ -149,7 +149,7 @@ def test_a_training_on_two_machines_of_which_one_loses_its_power_has_the_bytes_o
     (checkout.root / config).write_text(re.sub(r"model_train: {\w+: \d}", "model_train: {nodes: 2}", text))
     program = checkout.begin("step.dev.py", "model_train", "--config", config, *TWO, "--force")
     first = wait_for(lambda: checkout.place("model_train", config), 60, "the training starts")
-    wait_for(lambda: resumable(checkout, "five"), 120, "an epoch is kept")
+    wait_for(lambda: resumable(checkout, "five"), 300, "an epoch is kept")
     lost = {"first": first, "other": {"a": "b", "b": "a"}[first]}[role]
     checkout.cluster.machines[lost].kill()
     checkout.cluster.machines[lost].start()

@@ -220,8 +220,10 @@ def test_a_run_is_served_for_the_command(packing: Any, bento: Path, photos: Path
     assert [row["detections"][0]["label"] for row in json.loads(outcome.out)] == ["dark"]
     assert not packing.left_over()
     assert packing.step("--set", "pack.fails=true").code == 1
-    packing.look("predict", "latest", str(photos)).fails("has no packed service", "the newest run that has one")
-    assert packing.look("predict", "latest~1", str(photos / "dark.jpg")).code == 0
+    failed = packing.manifest()["run"]
+    packing.look("predict", failed, str(photos)).fails("has no packed service", "the newest run that has one")
+    assert packing.look("predict", "latest", str(photos / "dark.jpg")).code == 0
+    packing.look("predict", "latest~1", str(photos)).fails("'toy' has fewer with a bento_service")
     assert psutil.Process().children() == before
 
 

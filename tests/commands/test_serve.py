@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import signal
@@ -20,6 +21,9 @@ import pytest
 import requests
 from cases import cases
 from ports import free_ports
+
+from pipeline.cli.command import CommandContext
+from pipeline.commands.named_service import RunService, find_service
 
 DARK = cv2.imencode(".png", np.full((64, 64, 3), 100, np.uint8))[1].tobytes()
 
@@ -68,8 +72,8 @@ def test_a_bento_is_served_until_it_is_stopped(started: Any, bento: Path, number
 def test_a_run_tells_the_service_its_name(packing: Any, bento: Path, started: Any) -> None:
     assert packing.step("--set", f"pack.source={bento}").code == 0
     process = started("serve", "--port", "0", cwd=packing.root, DETECTOR_API_KEY="a secret")
-    lines = said(process)
     run = packing.manifest()["run"]
+    lines = said(process)
     assert lines[0].startswith(f"serving run {run} at http://127.0.0.1:")
     assert "$DETECTOR_API_KEY" in lines[2]
     assert "a secret" not in "".join(lines)
@@ -106,7 +110,53 @@ def test_a_wrong_call_is_refused(toy: Any, bento: Path, arguments: list[str], me
 def test_a_run_without_a_packed_model_cannot_be_served(packing: Any) -> None:
     assert packing.step("--set", "pack.fails=true").code == 1
     for watch in ((), ("--watch",)):
-        packing.look("serve", "--port", "0", *watch).fails("no run has a packed model", "step.dev.py --run")
+        problem = "no run is complete" if watch else "there is no dev run with a bento_service yet"
+        for named in ((), ("latest",)):
+            packing.look("serve", *named, "--port", "0", *watch).fails(problem, "step.dev.py --run")
+
+
+JUDGE = """\
+(step.outputs["verdict"] / "text.txt").write_text("good")
+step.commit(metrics={"mAP": 0.1}, limits={"mAP 0.1, at least 0.5": False} if strict else {}, judged="bento_service")"""
+
+
+@pytest.fixture
+def judged(packing: Any, bento: Path) -> Any:
+    """A project whose second step judges the service; a first run has a service, and one that failed has none."""
+    interface = 'step = Step.open("judge", reads=["bento_service"], writes=["verdict"])'
+    cells = [("parameters", "strict: bool = False  # whether there is a gate"), ("interface", interface), ("", JUDGE)]
+    packing.notebook("judge", [*packing.cells_of("first")[:2], *cells])
+    assert packing.step("pack", "--set", f"pack.source={bento}").code == 0
+    return packing
+
+
+def find(judged: Any, typed: str | None) -> RunService:
+    arguments = argparse.Namespace(config=None, mode=None)
+    return find_service(CommandContext(arguments, judged.root), typed)
+
+
+def test_what_speaks_against_a_service_is_told_in_a_line(judged: Any, other_bento: Path) -> None:
+    run, cautions = judged.manifest()["run"], []
+    for arguments in (["judge"], ["judge", "--set", "strict=true"], ["pack", "--set", f"source={other_bento}"]):
+        cautions.append(find(judged, None).caution)
+        judged.step(*arguments, "--run", run)
+    cautions.append(find(judged, run).caution)
+    assert [each.removeprefix(f"run {run}: ") for each in cautions] == [
+        "judge has not run",
+        "",
+        "judge failed: the quality gate is not passed: mAP 0.1, at least 0.5",
+        "judge failed: the quality gate is not passed: mAP 0.1, at least 0.5; judge judged another service",
+    ]
+
+
+def test_the_latest_service_is_the_same_for_all_commands(judged: Any, photos: Path) -> None:
+    first = judged.manifest()["run"]
+    assert judged.step("--set", "pack.fails=true").code == 1
+    for typed in (None, "latest"):
+        assert find(judged, typed).run.run == first
+    outcome = judged.look("predict", "latest", str(photos / "dark.jpg"))
+    assert outcome.code == 0
+    assert outcome.log.splitlines()[0] == f"warning: run {first}: judge has not run"
 
 
 def test_a_newer_complete_run_takes_over_without_a_failed_request(

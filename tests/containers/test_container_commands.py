@@ -52,7 +52,7 @@ def packing(toy: Any, bento: PackedBento) -> Any:
 
 def test_the_service_of_a_run_becomes_a_build_context(packing: Any, bento: PackedBento) -> None:
     assert packing.step("first").code == 0
-    packing.look("containerize").fails("has no packed service", "python step.dev.py")
+    packing.look("containerize").fails("no dev run with a bento_service", "python step.dev.py")
     assert packing.step("second").code == 0
     assert packing.step("third").code == 0
     run, folder = packing.manifest()["run"], Path("out/dev/toy/container")
@@ -64,7 +64,7 @@ def test_the_service_of_a_run_becomes_a_build_context(packing: Any, bento: Packe
     assert contents_of(packing.root / folder / "bento") == contents_of(bento.folder)
     assert f'LABEL detection-pipeline.run="{run}"' in (packing.root / folder / "Dockerfile").read_text()
     packing.notebook("fourth", [*packing.cells_of("second")[:2], *AFTER])
-    assert "not complete: it has no success of fourth" in packing.look("containerize").out
+    assert f"note     run {run}: fourth has not run" in packing.look("containerize").out
 
 
 def test_without_an_engine_it_prints_what_to_type(toy: Any, bento: PackedBento, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data.checks.validation import LOADING_RULES, RULES
 from pipeline.data.formats.reading import FORMATS
 from pipeline.data.sources.api_settings import ApiSettings
-from pipeline.data.split.dataset_split import MODES
+from pipeline.data.split.division import MODES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")

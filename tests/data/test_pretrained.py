@@ -70,11 +70,15 @@ def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     "url, options, says",
     {
         "a digest alone": ("", {"sha256": "0" * 64}, "without a URL"),
-        "no variant": ("coco", {}, r"none of ''[\s\S]*l, m, nano, s, tiny, x[\s\S]*give the variant"),
-        "variant misspelt": ("coco", {"variant": "tinny"}, r"none of 'tinny'[\s\S]*did you mean 'tiny'"),
-        "variant in full": ("coco", {"variant": "large"}, r"none of 'large'[\s\S]*did you mean 'l'"),
-        "coco misspelt": ("cocoo", {"variant": "s"}, r"no weights 'cocoo'[\s\S]*did you mean 'coco'"),
-        "coco in capitals": ("COCO", {"variant": "s"}, r"no weights 'COCO'[\s\S]*did you mean 'coco'"),
+        "no detector": ("coco", {}, r"none of ''[\s\S]*yolox-l, yolox-m, yolox-nano[\s\S]*give the detector"),
+        "detector misspelt": (
+            "coco",
+            {"detector": "yolox-tinny"},
+            r"none of 'yolox-tinny'[\s\S]*did you mean 'yolox-tiny'",
+        ),
+        "without its family": ("coco", {"detector": "nano"}, r"none of 'nano'[\s\S]*did you mean 'yolox-nano'"),
+        "coco misspelt": ("cocoo", {"detector": "yolox-s"}, r"no weights 'cocoo'[\s\S]*did you mean 'coco'"),
+        "coco in capitals": ("COCO", {"detector": "yolox-s"}, r"no weights 'COCO'[\s\S]*did you mean 'coco'"),
     },
 )
 def test_wrong_names(tmp_path: Path, url: str, options: dict[str, str], says: str) -> None:
@@ -84,14 +88,20 @@ def test_wrong_names(tmp_path: Path, url: str, options: dict[str, str], says: st
 
 def test_the_table() -> None:
     for entry in published_weights():
-        assert re.fullmatch(rf"{HOSTS[entry.source]}.*yolox_{entry.variant}\w*(-[0-9a-f]{{8}})?\.pth", entry.url)
+        assert re.fullmatch(
+            rf"{HOSTS[entry.source]}.*{entry.detector.replace('-', '_')}\w*(-[0-9a-f]{{8}})?\.pth", entry.url
+        )
         assert re.fullmatch("[0-9a-f]{8}" if entry.source == "mmdet" else "", entry.sha256_start)
         assert entry.licence == "Apache-2.0"
+    by_accuracy = [entry.detector for entry in sorted(published_weights(), key=lambda entry: entry.mAP)]
+    rtmdet = [name for name in by_accuracy if name.startswith("rtmdet-")]
+    assert rtmdet == [f"rtmdet-{variant}" for variant in ("tiny", "s", "m", "l", "x")]
     for source, variants in {"mmdet": ["tiny", "s", "l", "x"], "Megvii": ["nano", "tiny", "s", "m", "l", "x"]}.items():
-        entries = [entry for entry in published_weights() if entry.source == source]
-        assert [entry.variant for entry in sorted(entries, key=lambda entry: entry.mAP)] == variants
+        entries = [each for each in published_weights() if each.source == source and each.detector.startswith("yolox-")]
+        by_accuracy = [entry.detector for entry in sorted(entries, key=lambda entry: entry.mAP)]
+        assert by_accuracy == [f"yolox-{variant}" for variant in variants]
         alone = variants if source == "mmdet" else ["nano", "m"]
-        assert {coco_weights(each).source for each in alone} == {source}, "mmdet's where there are some"
+        assert {coco_weights(f"yolox-{each}").source for each in alone} == {source}, "mmdet's where there are some"
 
 
 @pytest.fixture
@@ -100,7 +110,7 @@ def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     def write(content: bytes, name: str, source: str = "mmdet") -> str:
         url: str = server.file(f"/{name}", content)
-        entry = {"variant": "tiny", "source": source, "url": url, "licence": "MIT", "mAP": 0.3}
+        entry = {"detector": "yolox-tiny", "source": source, "url": url, "licence": "MIT", "mAP": 0.3}
         (tmp_path / "table.yaml").write_text(yaml.safe_dump([entry]))
         monkeypatch.setattr(pretrained, "_TABLE", tmp_path / "table.yaml")
         published_weights.cache_clear()
@@ -115,7 +125,7 @@ def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 )
 def test_coco_stands_for_the_published_weights(publish: Any, tmp_path: Path, name: str, source: str) -> None:
     url = publish(CHECKPOINT, name, source)
-    loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
+    loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", detector="yolox-tiny")
     assert (loaded["url"], loaded["sha256"]) == (url, DIGEST)
     assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
     assert read_weights_origin(tmp_path / "out") == WeightsOrigin(url, DIGEST, "MIT")
@@ -128,15 +138,18 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
     name = f"tiny-{DIGEST[:8]}.pth"
     url = publish(CHECKPOINT + b"!", name)
     with pytest.raises(DataError, match=rf"not that of the published weights[\s\S]*SHA-256 {DIGEST[:8]}, and on"):
-        load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
+        load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", detector="yolox-tiny")
     assert not (tmp_path / "out/weights.pth").exists()
     server.file(f"/{name}", CHECKPOINT)
-    assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")["sha256"] == DIGEST
+    assert (
+        load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", detector="yolox-tiny")["sha256"]
+        == DIGEST
+    )
 
 
 def test_the_origin_of_weights_is_known(tmp_path: Path) -> None:
     load_weights("", tmp_path, cache=tmp_path)
     assert read_weights_origin(tmp_path) is None
-    for url, licence in ((coco_weights("nano").url, "Apache-2.0"), ("https://example.org/own.pth", "")):
+    for url, licence in ((coco_weights("yolox-nano").url, "Apache-2.0"), ("https://example.org/own.pth", "")):
         (tmp_path / "source.json").write_text(json.dumps({"url": url, "sha256": "ab", "size": 1}))
         assert read_weights_origin(tmp_path) == WeightsOrigin(url, "ab", licence)

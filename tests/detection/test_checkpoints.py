@@ -17,7 +17,8 @@ from mmengine.model import ExponentialMovingAverage
 from pipeline.data.learned_images import LearnedImages, UnknownWeights
 from pipeline.data.pretrained import coco_weights
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import detectors
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.errors import DataError, MissingError
@@ -74,7 +75,7 @@ def test_head_rows_are_carried_over_by_name(
 ) -> None:
     other = detector(*classes)
     initial = {name: value.clone() for name, value in other.state_dict().items()}
-    fit(read_checkpoint(saved()), other, classes)
+    fit(read_checkpoint(saved(), YOLOX), other, classes)
     for name, value in other.state_dict().items():
         if not name.startswith(CLASS_LAYER):
             assert torch.equal(value, state[name]), name
@@ -94,15 +95,15 @@ def test_head_rows_are_carried_over_by_name(
     ],
 )
 def test_class_names_are_found(saved: Callable[..., Path], meta: dict[str, Any]) -> None:
-    assert read_checkpoint(saved(meta)).classes == ABC
+    assert read_checkpoint(saved(meta), YOLOX).classes == ABC
 
 
 @pytest.mark.parametrize("meta", [{}, {"classes": ["a", "b"]}, {"dataset_meta": None}])
 def test_classes_without_names_are_said_with_a_way_out(
     saved: Callable[..., Path], meta: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_checkpoint(saved(meta)).classes == ("class 0", "class 1", "class 2")
-    assert "w.pth: 3 classes without names; none can be carried over. Where you know them, save" in caplog.text
+    assert read_checkpoint(saved(meta), YOLOX).classes == ("class 0", "class 1", "class 2")
+    assert "w.pth: 3 classes without names; none can be carried over; where you know them, save" in caplog.text
 
 
 @pytest.mark.parametrize(("prefix", "archive"), [("", True), ("module.", False)])  # and as before torch 1.6
@@ -112,7 +113,7 @@ def test_the_unaveraged_copy_of_mmdet_2_is_left_out(
     doubled = {**state, **{f"ema_{name.replace('.', '_')}": -value for name, value in state.items()}}
     weights = {f"{prefix}{name}": value for name, value in doubled.items()}
     path = saved({"CLASSES": ABC}, archive=archive, state_dict=weights, optimizer={"state": {}})
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, YOLOX)
     assert checkpoint.state.keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in checkpoint.state.items())
     assert checkpoint.summary == "YOLOX-nano by mmdet, 3 classes; not used: optimizer, ema_*"
@@ -137,7 +138,7 @@ def test_of_mmengines_two_states_the_averaged_one_is_read(
     hook.before_save_checkpoint(SimpleNamespace(), content)
     path = saved(**of_mmengine(), **content)
     monkeypatch.setattr(HistoryBuffer, "__setstate__", lambda *_: pytest.fail("the history was opened"))
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, YOLOX)
     assert checkpoint.summary.endswith("not used: message_hub, optimizer, ema_state_dict")
     assert all(bool((checkpoint.state[name] == 0.25).all()) for name, _ in model.named_parameters())
 
@@ -147,7 +148,7 @@ def test_scalars_of_numpy_1_are_read(saved: Callable[..., Path]) -> None:
     data = path.read_bytes()
     assert b"cnumpy._core.multiarray\n" in data
     path.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-    assert read_checkpoint(path).classes == ABC
+    assert read_checkpoint(path, YOLOX).classes == ABC
 
 
 def test_what_is_written_is_read_without_running_code(tmp_path: Path, state: State) -> None:
@@ -164,7 +165,7 @@ def test_what_is_written_is_read_without_running_code(tmp_path: Path, state: Sta
     content = torch.load(path, weights_only=True)
     assert content.keys() == {"meta", "state_dict", "learned_images"}
     assert content["meta"] == {"classes": list(ABC), "epoch": 2}
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, YOLOX)
     assert checkpoint.summary == "YOLOX-nano by mmdet, 3 classes"
     assert checkpoint.learned is not None
     assert checkpoint.learned.summary() == record.summary()
@@ -182,7 +183,7 @@ def test_what_is_written_is_read_without_running_code(tmp_path: Path, state: Sta
     ],
 )
 def test_an_entry_of_that_name_that_is_no_record_is_somebody_elses(saved: Callable[..., Path], entry: Any) -> None:
-    checkpoint = read_checkpoint(saved(learned_images=entry))
+    checkpoint = read_checkpoint(saved(learned_images=entry), YOLOX)
     assert checkpoint.learned is None
     assert checkpoint.summary.endswith("not used: learned_images")
 
@@ -202,7 +203,7 @@ def test_a_pickle_that_runs_code_is_refused(
     saved(best_ap=Malice(), archive=False).rename("old.pth")
     for name in ("zip.pth", "bare.pth", "history.pth", "old.pth"):
         with pytest.raises(DataError, match=r"wants to run 'posix\.mkdir'[\s\S]*weights_only[\s\S]*save only"):
-            read_checkpoint(Path(name))
+            read_checkpoint(Path(name), YOLOX)
     assert not Path("pwned").exists()
     torch.load("zip.pth", weights_only=False)
     assert Path("pwned").exists(), "the file was harmless all along"
@@ -226,7 +227,7 @@ class BorrowedMethod:
 def test_what_getattr_seems_to_find_cannot_be_called(saved: Callable[..., Path]) -> None:
     path = saved(**of_mmengine(), evil=Borrowed())
     with pytest.raises(DataError, match="cannot be read: Trying to call reduce for unrecognized function"):
-        read_checkpoint(path)
+        read_checkpoint(path, YOLOX)
 
 
 FOREIGN = "neither an mmdet nor a Megvii YOLOX checkpoint"
@@ -248,13 +249,13 @@ FOREIGN = "neither an mmdet nor a Megvii YOLOX checkpoint"
 def test_what_is_no_checkpoint(tmp_path: Path, content: Any, says: str) -> None:
     path = tmp_path / "w.pth"
     with pytest.raises(MissingError, match="no such checkpoint"):
-        read_checkpoint(path)
+        read_checkpoint(path, YOLOX)
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
     with pytest.raises(DataError, match=says):
-        read_checkpoint(path)
+        read_checkpoint(path, YOLOX)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -265,7 +266,7 @@ def test_damage_anywhere_is_a_data_error(tmp_path: Path) -> None:
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
-            read_checkpoint(path)
+            read_checkpoint(path, YOLOX)
         except DataError:
             continue
 
@@ -291,7 +292,7 @@ def test_parameters_that_do_not_fit_are_named(saved: Callable[..., Path], state:
         state[f"{CLASS_LAYER}1.weight"] = state[f"{CLASS_LAYER}1.weight"][:2]
     else:
         state[stem] = state[stem][:, :3] if change == "shape" else state[stem][:15]
-    checkpoint = read_checkpoint(saved(state_dict=state))
+    checkpoint = read_checkpoint(saved(state_dict=state), YOLOX)
     assert variant_of(checkpoint.state) == (None if change == "width" else "nano")
     model = detector("a")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -301,9 +302,9 @@ def test_parameters_that_do_not_fit_are_named(saved: Callable[..., Path], state:
 
 
 def test_weights_of_another_variant_are_refused(saved: Callable[..., Path]) -> None:
-    with pytest.raises(DataError, match=r"YOLOX-tiny\n.*weights of YOLOX-nano: set variant=nano"):
-        fit(read_checkpoint(saved()), detector(*ABC, variant="tiny"), ABC)
+    with pytest.raises(DataError, match=r"YOLOX-tiny\n.*weights of YOLOX-nano: set detector=yolox-nano"):
+        fit(read_checkpoint(saved(), YOLOX), detector(*ABC, variant="tiny"), ABC)
 
 
-def test_there_are_weights_for_every_variant() -> None:
-    assert {coco_weights(variant).variant for variant in FAMILY.variants} == set(FAMILY.variants)
+def test_there_are_weights_for_every_detector() -> None:
+    assert {coco_weights(name).detector for name in detectors()} == {*detectors()}

@@ -17,7 +17,8 @@ import torch.multiprocessing
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.detection import mmcv_ops
-from pipeline.detection.coco_metric import MatchedCocoMetric
+from pipeline.detection.coco_metric import TRUTH_FILE, MatchedCocoMetric
+from pipeline.metrics.coco_matching import TruthBoxes
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 
 
@@ -70,8 +71,8 @@ def theirs(truth: GroundTruth, samples: list[dict[str, Any]], monkeypatch: pytes
     return found, kept[-1] if kept else None
 
 
-def ours(truth: GroundTruth, samples: list[dict[str, Any]]) -> dict[str, float]:
-    (path,) = truth.folder.glob("*.json")
+def ours(truth: GroundTruth, samples: list[dict[str, Any]], path: Path | None = None) -> dict[str, float]:
+    [path] = [path] if path else truth.folder.glob("*.json")
     metric = MatchedCocoMetric(str(path), collect_device="gpu")
     metric.process({}, samples)
     found: dict[str, float] = metric.evaluate(len(samples))
@@ -87,6 +88,12 @@ def test_the_figures_are_those_of_mmdet(seed: int, truth: GroundTruth, monkeypat
     assert round(found["mAP"], 3) == rounded["coco/bbox_mAP"]
     assert round(found["mAP50"], 3) == rounded["coco/bbox_mAP_50"]
     assert 0.1 < found["mAP"] < found["mAP50"] < 1
+
+
+def test_the_truth_may_come_as_arrays(truth: GroundTruth, tmp_path: Path) -> None:
+    TruthBoxes.of(truth).save(tmp_path / TRUTH_FILE)
+    samples = detected(truth, 0)
+    assert ours(truth, samples, tmp_path / TRUTH_FILE) == ours(truth, samples)
 
 
 def test_where_nothing_is_found_the_figures_are_0(truth: GroundTruth, monkeypatch: pytest.MonkeyPatch) -> None:

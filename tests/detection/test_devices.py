@@ -26,6 +26,7 @@ from pipeline import errors
 from pipeline.detection import devices, training
 from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.devices import Place, execution_config, run_processes
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyperparameters, TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT
@@ -197,12 +198,12 @@ def test_a_step_of_two_processes_is_the_step_of_one(
         capsys.readouterr()
         results[name] = run(options, *folders, weights=skilled, hyperparameters=hyperparameters)
         assert "100% epoch 1/1 loss" in capsys.readouterr().out
-        learned = read_checkpoint(results[name].folder / "last.pth").learned
+        learned = read_checkpoint(results[name].folder / "last.pth", YOLOX).learned
         assert learned
         assert len(learned) == 7 + 13 + 5  # images of these sets and of the weights
     one, result = results["one"], results["two"]
     start, expected, found = (
-        read_checkpoint(path).state for path in (skilled, one.folder / "last.pth", result.folder / "last.pth")
+        read_checkpoint(path, YOLOX).state for path in (skilled, one.folder / "last.pth", result.folder / "last.pth")
     )
     moved = [n for n, v in start.items() if n.endswith("weight") and float((expected[n] - v).abs().max()) > 1e-5]
     assert len(moved) > 100

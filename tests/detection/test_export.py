@@ -12,7 +12,7 @@ import torch
 
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
 from pipeline.detection.export import OUTPUTS, ExportedModel, check_parity, export_onnx, load_detector
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.reference_predictions import predict_checkpoint
 from pipeline.errors import DataError, StepError
@@ -39,7 +39,7 @@ class Exported:
 def exported(pretrained: Path, photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
     network = build_model(SPEC)
-    fit(read_checkpoint(pretrained), network, SPEC.classes)
+    fit(read_checkpoint(pretrained, YOLOX), network, SPEC.classes)
     weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(SPEC.classes)})
     return Exported(weights, export_onnx(SPEC, weights, folder / "model.onnx"), photographs)
 
@@ -123,7 +123,7 @@ def test_the_file_finds_what_mmdet_finds(exported: Exported) -> None:
     """End to end against mmdet's own prediction, with its own pipeline and suppression."""
     from mmdet.structures import DetDataSample
 
-    pixels = FAMILY.letterbox(exported.images, SPEC.image_size)
+    pixels = YOLOX.letterbox(exported.images, SPEC.image_size)
     session = onnxruntime.InferenceSession(str(exported.model.path), providers=["CPUExecutionProvider"])
     batch_index, boxes, scores, labels = session.run(None, {"images": pixels})
     mmdet_model = load_detector(SPEC, exported.weights).model
@@ -176,7 +176,7 @@ def blind(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """Weights, and a file of a threshold that nothing reaches."""
     folder = tmp_path_factory.mktemp("blind")
     network = build_model(BLIND)
-    fit(read_checkpoint(pretrained), network, BLIND.classes)
+    fit(read_checkpoint(pretrained, YOLOX), network, BLIND.classes)
     weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(BLIND.classes)})
     return weights, export_onnx(BLIND, weights, folder / "m.onnx").path
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import find_family
 from pipeline.detection.hyperparameters import (
     FROM_SCRATCH,
     KNOWN_CLASSES,
@@ -43,14 +43,15 @@ def test_what_a_run_starts_from_chooses_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "image_size", "says"),
+    ("detector", "image_size", "says"),
     [
-        pytest.param("nanoo", 64, r"no YOLOX variant 'nanoo'[\s\S]*did you mean 'nano'", id="misspelt"),
-        pytest.param("zzz", 64, "one of nano, tiny, s, m, l, x", id="unknown"),
-        pytest.param("s", 250, "multiple of 32", id="not a multiple of 32"),
-        pytest.param("s", 0, "multiple of 32", id="no size"),
+        pytest.param("yolox-nanoo", 64, r"no detector 'yolox-nanoo'[\s\S]*did you mean 'yolox-nano'", id="misspelt"),
+        pytest.param("nano", 64, r"no detector 'nano'[\s\S]*did you mean 'yolox-nano'", id="without its family"),
+        pytest.param("zzz", 64, "one of .*yolox-nano, yolox-tiny, yolox-s", id="unknown"),
+        pytest.param("yolox-s", 250, "multiple of 32", id="not a multiple of 32"),
+        pytest.param("yolox-s", 0, "multiple of 32", id="no size"),
     ],
 )
-def test_the_family_refuses_variants_and_sizes(variant: str, image_size: int, says: str) -> None:
+def test_detectors_and_sizes_are_checked(detector: str, image_size: int, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        FAMILY.check(variant, image_size)
+        find_family(detector).check(image_size)

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 
 from pipeline.data.coco import read_coco
+from pipeline.detection.coco_metric import TRUTH_FILE
 from pipeline.detection.mapped_annotations import AnnotationTable, write_table
+from pipeline.detection.session import write_tables
+from pipeline.errors import DataError
+from pipeline.metrics.coco_matching import TruthBoxes
+from pipeline.metrics.ground_truth import read_ground_truth
 
 WIDTH, HEIGHT = 60, 40
 # name to box, and what differs from a plain annotation
@@ -124,3 +130,22 @@ def test_a_set_without_any_box(tmp_path: Path) -> None:
     (tmp_path / "annotations.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "a"}]}))
     table = AnnotationTable.open(write_table(read_coco(tmp_path / "annotations.json"), tmp_path / "table"))
     assert (len(table), table.instances(0)) == (1, [])
+
+
+def test_the_truth_of_the_eval_set_has_what_mmdet_does_not_train_on(tmp_path: Path) -> None:
+    """Such as boxes outside and below a pixel, which COCO's evaluation counts."""
+    folder = write(tmp_path / "made")
+    dataset = read_coco(folder / "annotations.json")
+    tables = write_tables(dataset, dataset, folder, tmp_path / "tables")
+    found = TruthBoxes.load(tables / "eval" / TRUTH_FILE)
+    assert len(found.box) == 2 * len(BOXES)
+    for name, expected in vars(TruthBoxes.of(read_ground_truth(folder / "annotations.json"))).items():
+        assert np.array_equal(vars(found)[name], expected), name
+    assert not (tables / "train" / TRUTH_FILE).exists()
+
+
+def test_an_eval_set_whose_records_do_not_fit_together_is_refused(tmp_path: Path) -> None:
+    dataset = read_coco(write(tmp_path / "made") / "annotations.json")
+    broken = replace(dataset, images=dataset.images[1:])
+    with pytest.raises(DataError, match=r"is of image 900[\s\S]*made/annotations\.json"):
+        write_tables(dataset, broken, tmp_path / "made", tmp_path / "tables")

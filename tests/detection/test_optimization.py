@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model, training_config
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.detection.optimization import LEAST_VARIANCE, PartRates, balance_filters
@@ -95,8 +95,8 @@ def test_the_real_nano_sees_what_it_saw_with_filters_1_long_or_at_the_bound(
     pretrained: Path, photographs: list[Path]
 ) -> None:
     nano = build_model(ModelMetadata("nano", (128, 128), coco_classes())).eval()
-    fit(read_checkpoint(pretrained), nano, coco_classes())
-    images = torch.from_numpy(FAMILY.letterbox(photographs, (128, 128)))
+    fit(read_checkpoint(pretrained, YOLOX), nano, coco_classes())
+    images = torch.from_numpy(YOLOX.letterbox(photographs, (128, 128)))
     with torch.no_grad():
         before = nano._forward(images)
         balance_filters(nano)

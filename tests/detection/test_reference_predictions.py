@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detections import matches_of
 
 from pipeline.detection.checkpoints import GIVEN, coco_classes
 from pipeline.detection.export import load_detector
@@ -15,7 +16,6 @@ from pipeline.detection.reference_predictions import BATCH, predict_checkpoint, 
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import DataError, MissingError
 from pipeline.metrics.average_precision import average_precision, coco_figures
-from pipeline.metrics.coco_matching import match_boxes
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
@@ -50,7 +50,7 @@ def as_validated(files: Path, checkpoint: str, truth: GroundTruth) -> dict[str, 
         for (x1, y1, x2, y2), score, label in zip((boxes.numpy() / scale).tolist(), scores, labels, strict=True):
             record = {"image_id": image_id, "category_id": int(label) + 1, "score": float(score)}
             results.append({**record, "bbox": [x1, y1, x2 - x1, y2 - y1]})
-    return coco_figures(average_precision(match_boxes(truth, results)))
+    return coco_figures(average_precision(matches_of(truth, results)))
 
 
 @pytest.mark.parametrize("checkpoint", [GIVEN, "best.pth"])

@@ -22,6 +22,7 @@ from pipeline.data.dataset_origin import read_origin
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, read_checkpoint, write_checkpoint
 from pipeline.detection.epochs import HEADER, RESULTS, EpochRecord, epoch_line, read_epochs
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
@@ -49,7 +50,7 @@ def digests(*folders: Path) -> set[str]:
 
 def recorded(folder: Path) -> set[str]:
     """Digests of the images that a result learned from, by its record and by its weights."""
-    beside, within = LearnedImages.read(folder / FILE_NAME), read_checkpoint(folder / "best.pth").learned
+    beside, within = LearnedImages.read(folder / FILE_NAME), read_checkpoint(folder / "best.pth", YOLOX).learned
     assert within is not None
     assert within.summary() == beside.summary()
     return {row.tobytes().hex() for row in beside.sha256}
@@ -70,7 +71,7 @@ def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[
     assert (metadata.variant, metadata.image_size, metadata.classes) == ("nano", (64, 64), ("disc", "block"))
     assert len(list((trained.folder / "parity_images").iterdir())) == 5
     assert recorded(trained.folder) == digests(*datasets)
-    learned = read_checkpoint(trained.folder / "last.pth").learned
+    learned = read_checkpoint(trained.folder / "last.pth", YOLOX).learned
     assert learned is not None
     assert metadata.training["learned_images"] == learned.summary()
     assert learned.unknown_weights == ()
@@ -131,7 +132,7 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
     if not epochs:  # passed on untouched, with the checkpoint's classes and not the data set's
         assert (result.metadata.classes, result.history, result.best_epoch) == (classes, (), 0)
         for name in ("best.pth", "last.pth", GIVEN):
-            packed = read_checkpoint(result.folder / name)
+            packed = read_checkpoint(result.folder / name, YOLOX)
             assert packed.classes == classes
             assert all(torch.equal(packed.state[key], value) for key, value in state.items())
 
@@ -206,7 +207,7 @@ def ruined(
 ) -> tuple[TrainingResult, Path]:
     """A training that makes good weights worse and worse; and the weights, of three classes in another order."""
     base = tmp_path_factory.mktemp("ruined")
-    given = read_checkpoint(skilled)
+    given = read_checkpoint(skilled, YOLOX)
     assert given.classes == ("disc", "block")
     torch.manual_seed(0)
     state = dict(given.state)
@@ -222,13 +223,13 @@ def test_what_is_packed_is_never_worse_than_what_was_given(ruined: tuple[Trainin
     """The best weights are the given ones, bit for bit: rows of the head by name, and nothing balanced."""
     result, weights = ruined
     assert result.best_epoch == 0
-    packed, given = read_checkpoint(result.folder / "best.pth"), read_checkpoint(weights)
+    packed, given = read_checkpoint(result.folder / "best.pth", YOLOX), read_checkpoint(weights, YOLOX)
     assert packed.classes == ("disc", "block")
     assert packed.state.keys() == given.state.keys()
     for name, value in given.state.items():
         expected = value[[2, 0]] if name.startswith(CLASS_LAYER) else value
         assert torch.equal(packed.state[name], expected), name
-    last = read_checkpoint(result.folder / "last.pth").state
+    last = read_checkpoint(result.folder / "last.pth", YOLOX).state
     assert not any(torch.equal(last[n], v) for n, v in packed.state.items() if n.endswith("conv.weight"))
 
 
@@ -277,7 +278,7 @@ def test_what_is_gained_is_the_difference_to_the_given_weights(
     facts = ModelMetadata.read(result.folder / METADATA_FILE).training
     assert (facts["pretrained_mAP"], facts["eval_mAP"]) == (first.mAP, best.mAP)
     assert "ended_early" not in facts
-    given, kept = read_checkpoint(pretrained), read_checkpoint(result.folder / GIVEN)
+    given, kept = read_checkpoint(pretrained, YOLOX), read_checkpoint(result.folder / GIVEN, YOLOX)
     assert (kept.classes, kept.learned) == (("disc", "block"), given.learned)
     for name, value in given.state.items():
         assert torch.equal(kept.state[name], value) or (name.startswith(CLASS_LAYER) and len(kept.state[name]) == 2)
@@ -289,7 +290,7 @@ def test_what_is_frozen_stays_exactly_as_it_was(run: Run, pretrained: Path) -> N
     An average of equal numbers is rounded, as mmdet takes it, so there the last bit may differ.
     """
     result = run(replace(OPTIONS, epochs=1, freeze="stem"), weights=pretrained)
-    before, after = read_checkpoint(pretrained).state, read_checkpoint(result.folder / "last.pth").state
+    before, after = read_checkpoint(pretrained, YOLOX).state, read_checkpoint(result.folder / "last.pth", YOLOX).state
     same = set()
     for name, value in before.items():
         if not name.startswith(CLASS_LAYER) and torch.allclose(after[name], value, rtol=1e-6, atol=1e-6):
@@ -394,9 +395,9 @@ def test_the_chart_is_drawn(history: tuple[EpochRecord, ...], tmp_path: Path) ->
 def test_every_size_trains(variant: str, run: Run, tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
     """Nano does in every other test."""
     sets = make_dataset(tmp_path / "train", 4, 1), make_dataset(tmp_path / "eval", 3, 2)
-    result = run(TrainingOptions(variant, 64, 1, 4), *sets)
+    result = run(TrainingOptions(f"yolox-{variant}", 64, 1, 4), *sets)
     assert result.history[0].loss["loss"] > 0
-    assert variant_of(read_checkpoint(result.folder / "best.pth").state) == variant
+    assert variant_of(read_checkpoint(result.folder / "best.pth", YOLOX).state) == variant
 
 
 def test_tensorboard_shows_losses_rate_and_metrics_and_leaves_no_trace(

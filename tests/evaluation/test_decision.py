@@ -122,7 +122,7 @@ def test_all_limits_up_to_three_are_named(coco_file: Callable) -> None:
     for count, more in ((2, ""), (3, "; and 1 more, see the table of the gate")):
         decision = decide(*_evaluated(coco_file, ALL, limits=limits[:count], gate={"min_map50": 0.5}))
         named = "; ".join(f"{limit.split()[0]} 1, at least {limit.split()[2]}" for limit in limits[:2])
-        assert decision.reasons[0] == f"Quality gate passed: mAP50 1, at least 0.5; {named}{more}"
+        assert decision.reasons[0] == f"the quality gate is passed: mAP50 1, at least 0.5; {named}{more}"
 
 
 def _evaluated(coco_file: Callable, results: Sequence[dict], **more: Any) -> Any:

@@ -30,9 +30,9 @@ from pipeline.evaluation.label_check import (
     check_labels,
     trust_in,
 )
-from pipeline.metrics.coco_matching import box_iou, match_boxes
+from pipeline.metrics.coco_matching import box_iou
 from pipeline.metrics.ground_truth import GroundTruth
-from pipeline.metrics.matching import Matches, matches_at_half
+from pipeline.metrics.matching import Matches, match_results
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
@@ -45,7 +45,7 @@ SPARE = 7  # the image on which they are
 
 
 def matched(truth: GroundTruth, results: Sequence[dict[str, Any]]) -> Matches:
-    return matches_at_half(truth, results, match_boxes(truth, results))
+    return match_results(truth, results)[1]
 
 
 def check(truth: GroundTruth, results: Sequence[dict[str, Any]]) -> LabelCheck:

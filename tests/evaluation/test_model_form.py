@@ -18,11 +18,12 @@ from tiny_service import brightness_model
 from pipeline.detection.export import ExportedModel, export_onnx
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation import model_form
-from pipeline.evaluation.model_form import DatasetFolders, ModelForm, choose_form, measure_map, require_form, time_ratio
+from pipeline.evaluation.model_form import DatasetFolders, ModelForm, choose_form, measure_map, time_ratio
 from pipeline.files import sha256_of
 from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.runtimes import check_form, require_engine
 
 METADATA = ModelMetadata("nano", (64, 64), ("dark", "bright"), metrics={"parity_images": 3})
 NOWHERE = DatasetFolders(Path("no train set"), Path("no eval set"))
@@ -136,13 +137,13 @@ def test_bf16_is_measured_or_refused_where_the_cpu_has_none(choose: Callable, mo
 )
 def test_what_does_not_go_together(runtime: str, precision: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        require_form(runtime, precision)
+        check_form(runtime, precision)
 
 
 def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingError, match="pip install openvino"):
-        require_form("openvino", "fp32")
+        require_engine("openvino")
 
 
 def test_an_eval_set_without_objects_measures_nothing(

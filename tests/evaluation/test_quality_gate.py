@@ -54,16 +54,16 @@ def judged(write_dataset: Callable) -> Callable[..., QualityGate]:
 
 
 CASES: dict[str, tuple[dict, bool | None, list[str], str]] = {
-    "as it comes": ({}, True, [], "No limit of the model's quality was set; the other limits are met"),
-    "at the bar": ({"min_map50": 0.5}, True, [], "Quality gate passed: mAP50 0.5, at least 0.5"),
-    "below the bar": ({"min_map50": 0.51}, False, ["mAP50"], "Quality gate failed: mAP50 0.5, at least 0.51"),
+    "as it comes": ({}, True, [], "no limit of the model's quality was set; the other limits are met"),
+    "at the bar": ({"min_map50": 0.5}, True, [], "the quality gate is passed: mAP50 0.5, at least 0.5"),
+    "below the bar": ({"min_map50": 0.51}, False, ["mAP50"], "the quality gate failed: mAP50 0.5, at least 0.51"),
     "a release": ({"release": True}, True, [], ""),
     "nothing found, a release": ({"results": (), "release": True}, False, ["mAP50", "detections"], ""),
     "nothing found": ({"results": ()}, False, ["detections"], ""),
     "nothing found, as allowed": ({"results": (), "allow_no_detections": True}, True, [], ""),
     "nothing to find, and nothing found": ({"results": (), **NO_OBJECT}, True, [], ""),
     "no mAP50": (
-        {"min_map50": 0.1, **NO_OBJECT}, False, ["mAP50"], "Quality gate failed: mAP50 not defined, at least 0.1",
+        {"min_map50": 0.1, **NO_OBJECT}, False, ["mAP50"], "the quality gate failed: mAP50 not defined, at least 0.1",
     ),
     "any exact image": ({"known": exposure(exact=1)}, False, ["seen_exact_share"], ""),
     "as many as allowed": ({"known": exposure(exact=1), "max_seen_exact": 0.25}, True, [], ""),
@@ -81,12 +81,12 @@ CASES: dict[str, tuple[dict, bool | None, list[str], str]] = {
     ),
     "no limit at all": (
         {"allow_no_detections": True, "max_seen_exact": 1.0}, None, [],
-        "No limit of the model's quality was set, nor any other",
+        "no limit of the model's quality was set, nor any other",
     ),
     "nobody knows": ({"known": exposure(learned=None), "release": True}, True, [], ""),
     "nothing found, nothing left unseen": (
         {"results": (), "known": exposure(similar=4)}, False, ["detections", "unseen_images"],
-        "Quality gate failed: detections in the test set 0, at least 1; unseen test images 0, at least 1",
+        "the quality gate failed: detections in the test set 0, at least 1; unseen test images 0, at least 1",
     ),
 }  # fmt: skip
 

@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from detections import found
+from detections import found, matches_of
 
 from pipeline.metrics.average_precision import average_precision, coco_figures
-from pipeline.metrics.coco_matching import match_boxes
 from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.metrics.resampling import draw_weights, resample
 
 
 def test_the_first_draw_is_the_test_set(real_truth: GroundTruth, jittered: Callable) -> None:
-    matches = match_boxes(real_truth, jittered(real_truth, 3))
+    matches = matches_of(real_truth, jittered(real_truth, 3))
     result = average_precision(matches)
     draws = resample(matches, draw_weights(matches.images, 2))
     for name, value in coco_figures(result).items():
@@ -37,7 +36,7 @@ def test_a_draw_is_the_set_with_its_images_repeated(coco_file: Callable, seed: i
         for image, label, place in truth * 2
     ]
     results += [found(int(rng.integers(1, images + 1)), int(rng.integers(1, 4)), box(), float(rng.random()))]
-    matches = match_boxes(coco_file(truth, images=images), results)
+    matches = matches_of(coco_file(truth, images=images), results)
     weights = draw_weights(images, 20, seed)
     draws = resample(matches, weights)
     for draw in range(20):
@@ -49,7 +48,7 @@ def test_a_draw_is_the_set_with_its_images_repeated(coco_file: Callable, seed: i
             for each in results
             if each["image_id"] == old
         ]
-        expected = average_precision(match_boxes(coco_file(repeated, images=images), again))
+        expected = average_precision(matches_of(coco_file(repeated, images=images), again))
         for name, value in coco_figures(expected).items():
             assert draws.figures[name][draw] == pytest.approx(np.nan if value is None else value, nan_ok=True), name
         assert draws.class_ap[draw] == pytest.approx(expected.ap[:, :, 0].mean(0), nan_ok=True)
@@ -67,7 +66,7 @@ def test_draws_are_of_as_many_images_and_the_same_each_time() -> None:
 def test_what_a_draw_does_not_have_is_not_defined(coco_file: Callable) -> None:
     """A class with one object, in one of two images, is absent from a quarter of the draws."""
     truth = coco_file([(1, 1, [10, 10, 40, 40]), (2, 2, [10, 10, 40, 40])], images=2)
-    matches = match_boxes(truth, [found(1, 1, [10, 10, 40, 40], 0.9)])
+    matches = matches_of(truth, [found(1, 1, [10, 10, 40, 40], 0.9)])
     weights = draw_weights(2, 400)
     draws = resample(matches, weights)
     assert np.array_equal(np.isnan(draws.class_ap[:, :2]), weights.T == 0)

@@ -248,14 +248,15 @@ def test_what_descends_from_an_input_named_by_hand_says_so_and_a_continued_run_k
 
 def test_where_all_inputs_are_named_no_run_is_needed(project: Any) -> None:
     (project.root / "configs" / "other.yaml").write_text("name: other\n")
-    typed = ["judge", "--config", "configs/other.yaml", "--input", "test=latest"]
+    run, judge = project.runs()[0]["run"], ["judge", "--config", "configs/other.yaml"]
+    typed = [*judge, "--input", f"test={run}"]
     project.step(*typed).fails("judge needs service")
-    outcome = project.step(*typed, "--input", "service=latest")
+    project.step(*judge, "--input", "test=latest").fails("no dev run of 'other'", "step.dev.py --config configs/other")
+    outcome = project.step(*typed, "--input", f"service={run}")
     assert outcome.code == 0, outcome.log
     assert [row["pipeline"] for row in project.runs()] == ["exam", "other"]
     exported = json.loads(project.look("export", "latest").out)
     given = exported["predicate"]["buildDefinition"]["externalParameters"]
-    run = project.runs()[0]["run"]
     assert given["inputs"] == {"test": run, "service": run}
 
 

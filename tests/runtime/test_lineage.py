@@ -30,7 +30,7 @@ RUNS = [
 
 
 def short(one: Any) -> str:
-    return f"{one.name}  {one.digest[:12]}"
+    return f"{one.name}  {one.digest[:12]}  3 files, 1.5 MB"
 
 
 def test_a_branching_lineage_is_drawn_as_a_tree_and_a_reused_attempt_makes_nothing() -> None:
@@ -41,20 +41,31 @@ def test_a_branching_lineage_is_drawn_as_a_tree_and_a_reused_attempt_makes_nothi
         f"made by {first}/prep/2",
         "",
         "came from",
-        f"└─ {short(IMAGES)}  {first}/load/1  images 24",
+        f"└─ {short(IMAGES)}  {first}/load/1",
         "",
         "went into",
-        f"├─ {short(MODEL)}  {first}/fit/1  mAP 0.5123",
+        f"├─ {short(MODEL)}  {first}/fit/1",
         f"│  └─ {short(GOOD)}  {first}/eval/1",
         f"└─ {short(OTHER)}  {second}/fit/1",
         f"   └─ {short(BAD)}  {second}/eval/1  failed",
+        "",
+        "metrics of the attempts",
+        f"  {first}/load/1  images 24",
+        f"  {first}/fit/1  mAP 0.5123",
     ]
+
+
+def test_a_metric_is_told_once_of_the_attempt_and_not_of_each_output() -> None:
+    twins = attempt("load", (), (IMAGES, TRAIN), metrics={"files": 1})
+    other = attempt("other", (), (TEST,), metrics={"files": 1})
+    text = lineage_text(trace(MODEL, [run_of(1, other, twins, attempt("fit", (IMAGES, TRAIN), (MODEL,)))]))
+    assert [line for line in text.splitlines() if "files 1" in line] == [f"  {run_id(1)}/load/1  files 1"]
 
 
 def test_what_was_told_above_is_not_told_again() -> None:
     text = lineage_text(trace(GOOD, RUNS))
     assert text.count("(see above)") == 0, "images come from nothing more"
-    assert text.endswith("went into\n└─ nothing yet")
+    assert "\n\nwent into\n└─ nothing yet\n\n" in text
     text = lineage_text(trace(IMAGES, RUNS))
     assert f"├─ {short(TRAIN)}" in text
     assert f"└─ {short(TEST)}" in text
@@ -73,7 +84,8 @@ def test_an_artifact_made_again_is_one_node_and_each_way_of_making_it_is_told() 
     assert f"{short(MODEL)}  {run_id(3)}/fit/1  and 1 more" in text
     other = run_of(3, attempt("fit", (TEST,), (MODEL,), started="2026-01-03T00:00:00.000Z"))
     lines = lineage_text(trace(MODEL, [*RUNS, other])).splitlines()
-    assert f"made by {run_id(1)}/fit/1  mAP 0.5123" in lines
+    assert f"made by {run_id(1)}/fit/1" in lines
+    assert lines.count(f"  {run_id(1)}/fit/1  mAP 0.5123") == 1
     assert f"made by {run_id(3)}/fit/1" in lines
     assert any(line.startswith(f"├─ {short(TRAIN)}") for line in lines)
     assert any(line.startswith(f"└─ {short(TEST)}") for line in lines), "what each attempt read"
@@ -121,7 +133,8 @@ def test_over_real_runs(ran: Any) -> None:
     ran.step()
     ran.step("third", "--set", "score=0.6")
     text = ran.look("lineage", "words").out
-    assert f"made by {first}/second/1  length 5  odd -" in text
+    assert f"made by {first}/second/1\n" in text
+    assert f"\n  {first}/second/1  length 5  odd -" in text
     runs = ran.root / ".store/default/dev/runs"
     (runs / first / "run.json").write_text("[]")
     outcome = ran.look("lineage", "words")

@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -257,6 +258,64 @@ def test_a_link_to_what_is_not_there_is_refused(toy: Any, linked: str) -> None:
     assert linked in str(caught.value)
     write(toy, parameters='text: str = "a"\nsize: str = "-"  # column where mask is stored: masks.png')
     assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-", "worded like a link, and none"
+
+
+CHECKED = """\
+check_division(mode, train, evaluation, max_empty_share=empty)
+step = Step.open("first", reads=[], writes=["letters"])"""
+SHARES = """\
+mode: str = "balanced"
+train: float = 0.7
+evaluation: float = 0.1
+empty: float = -1.0  # by mode"""
+IMPORTED = "from pipeline.data.split.division import check_division"
+
+
+def checked(toy: Any, interface: str = CHECKED, imported: str = IMPORTED) -> StepNotebook:
+    """A step whose interface cell checks parameters."""
+    cells = [("", imported), ("parameters", SHARES), ("interface", interface)]
+    return read_notebook(toy.notebook("first", cells))
+
+
+OF_A_MODULE = CHECKED.replace("check_division", "division.check_division"), "from pipeline.data.split import division"
+
+
+@cases("interface, imported", {"function": (CHECKED, IMPORTED), "module": OF_A_MODULE})
+def test_a_call_before_the_interface_checks_parameters_together(toy: Any, interface: str, imported: str) -> None:
+    step = checked(toy, interface, imported)
+    assert step.resolve({})["empty"] == -1, "defaults are always allowed"
+    assert step.resolve({"train": 0.9, "empty": 0.5})["train"] == 0.9
+    with pytest.raises(UsageError) as caught:
+        step.resolve({"train": 0.95, "empty": 0.5})
+    said = str(caught.value)
+    assert "train_share 0.95 and eval_share 0.1 are no shares" in said
+    assert "first, train and empty" in said
+
+
+WRONG_CHECKS = {
+    "no import": ("check(train)", IMPORTED, "not a check of parameters: check(train)"),
+    "a value": ("check_division(mode, 0.5, evaluation)", IMPORTED, "expected: FUNCTION(PARAMETER, …)"),
+    "no parameter": ("check_division()", IMPORTED, "not a check of parameters"),
+    "keywords by a table": ("check_division(**train)", IMPORTED, "not a check of parameters"),
+    "of an object": ("pipeline.check(train)", "import pipeline", "not a check of parameters"),
+}
+
+
+@cases("call, imported, says", WRONG_CHECKS)
+def test_what_is_no_check_is_refused(toy: Any, call: str, imported: str, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        checked(toy, CHECKED.replace(CHECKED.splitlines()[0], call), imported)
+    assert says in str(caught.value)
+
+
+def test_what_comes_after_the_step_is_opened_is_no_check(toy: Any) -> None:
+    assert len(checked(toy, f"{CHECKED}\nprint(step.inputs)").checks) == 1
+
+
+def test_a_check_that_cannot_be_imported_is_told(toy: Any) -> None:
+    step = checked(toy, imported=IMPORTED.replace("split.division", "groups"))
+    with pytest.raises(DataError, match="cannot be imported"):
+        step.resolve({"train": 0.5})
 
 
 @pytest.mark.parametrize("tag", ["parameters", "interface"])

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import UsageError
 from pipeline.runtime.machines import Machine
 from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.project import Config, Project, read_config, read_yaml
@@ -88,7 +88,7 @@ def test_other_machines_do_not_reach_a_store_on_this_one(tmp_path: Path, store: 
     ],
 )
 def test_a_wrong_config_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UsageError) as caught:
         config(tmp_path, text)
     assert says in str(caught.value)
     assert "demo.yaml" in str(caught.value)

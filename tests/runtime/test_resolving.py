@@ -33,7 +33,7 @@ def project(tmp_path: Any) -> Any:
     [
         pytest.param(None, 2, id="nothing"),
         pytest.param("latest", 2, id="latest"),
-        pytest.param("latest~2", 0, id="two before the latest"),
+        pytest.param("latest~1", 0, id="the one before the latest of its pipeline"),
         pytest.param(NAMES[1], 1, id="an id"),
         pytest.param("20260102", 2, id="how it begins"),
         pytest.param("222", 1, id="how it ends"),
@@ -68,6 +68,8 @@ def test_short_names_have_one_length() -> None:
 def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
     assert find_run(project, pipeline="other").run == NAMES[1]
     assert find_run(project, "latest~1", pipeline="toy").run == NAMES[0]
+    with pytest.raises(MissingError, match="there is no run 'latest~1': 'other' has fewer"):
+        find_run(project, "latest~1", pipeline="other")
     with pytest.raises(MissingError, match="there is no dev run of 'nobody' yet"):
         find_run(project, pipeline="nobody")
 
@@ -80,7 +82,7 @@ def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
         pytest.param("zzz", MissingError, f"one of {NAMES[0]}, {NAMES[1]}, {NAMES[2]}", id="none"),
         pytest.param("20260102T000003000Z-bbbb333334", MissingError, "there is no run", id="an id of no run"),
         pytest.param("20260102T000003000Z-bbbb33333x", MissingError, f"did you mean '{NAMES[2]}'?", id="a slip"),
-        pytest.param("latest~3", MissingError, "there is no run 'latest~3'", id="too far back"),
+        pytest.param("latest~2", MissingError, "python -m pipeline runs --filter pipeline=toy", id="too far back"),
         pytest.param("../x", MissingError, "there is no run '../x'", id="a path"),
     ],
 )
@@ -128,9 +130,9 @@ def test_an_artifact_is_found_by_what_a_person_types(typed: str, found: Any) -> 
 @pytest.mark.parametrize(
     ("typed", "error", "says"),
     [
-        pytest.param("modle", UsageError, "did you mean 'model'?", id="a slip"),
-        pytest.param("modle/0123", UsageError, "did you mean 'model'?", id="a slip before a digest"),
-        pytest.param(OLD.digest[:5], UsageError, "there is no artifact", id="a digest that is too short"),
+        pytest.param("modle", MissingError, "did you mean 'model'?", id="a slip"),
+        pytest.param("modle/0123", MissingError, "did you mean 'model'?", id="a slip before a digest"),
+        pytest.param(OLD.digest[:5], MissingError, "there is no artifact", id="a digest that is too short"),
         pytest.param("000000", MissingError, f"report/{BELOW.digest[:12]}, copy/", id="no such digest"),
         pytest.param(
             "model/000000", MissingError, f"model/{OLD.digest[:12]}, model/{NEW.digest[:12]}", id="no version"

@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 from cases import cases
-from records import attempt, failed, reused, run_id, run_of
+from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.manifest import INTERRUPTED, RUNNING, RunManifest
 from pipeline.runtime.process import Process, this_process
-from pipeline.runtime.run_summary import LeadingMetric, gate_outcome, leading_metric, main_metrics, run_state
+from pipeline.runtime.run_summary import (
+    LeadingMetric,
+    gate_outcome,
+    leading_metric,
+    main_metrics,
+    run_state,
+    shortcomings,
+)
 
 STEPS = ("load", "fit", "judge")
 LOAD, FIT, JUDGE = (attempt(step) for step in STEPS)
@@ -57,6 +64,24 @@ def test_the_state_of_a_run_is_that_of_the_step_it_is_at(manifest: RunManifest, 
     assert (found.word, found.step) == state
 
 
+SHORT = {
+    "complete": (run_of(1, LOAD, FIT, JUDGE), []),
+    "failed": (run_of(1, LOAD, failed("fit")), ["fit failed: ValueError: no such luck", "judge has not run"]),
+    "failed when run again": (
+        run_of(1, LOAD, FIT, JUDGE, failed("judge", attempt=2)),
+        ["judge failed: ValueError: no such luck"],
+    ),
+    "stopped": (run_of(1, LOAD, FIT, replace(JUDGE, status=INTERRUPTED)), ["judge was stopped"]),
+    "running": (run_of(1, LOAD, FIT, RUNS), ["judge has not ended"]),
+    "killed": (run_of(1, LOAD, FIT, replace(RUNS, process=GONE)), ["judge was killed"]),
+}
+
+
+@cases("manifest, lines", SHORT)
+def test_what_a_run_lacks_is_told_by_step(manifest: RunManifest, lines: list[str]) -> None:
+    assert shortcomings(manifest, STEPS) == lines
+
+
 def judged(metrics: dict[str, Any], **changes: Any) -> RunManifest:
     return run_of(1, LOAD, FIT, replace(JUDGE, metrics=metrics, **changes))
 
@@ -90,6 +115,12 @@ def test_the_leading_metric_is_the_first_of_the_last_step(manifest: RunManifest,
     assert leading_metric(manifest, STEPS[-1]) == metric
 
 
+PASSED = replace(JUDGE, limits={"a": True})
+MODEL, NEWER = (attempt("fit", (), (artifact("model", str(number)),), attempt=number) for number in (1, 2))
+OF_MODEL = attempt("judge", (artifact("model"),), judged="model", limits={"a": True})
+CHOSEN = replace(OF_MODEL, chosen={"model": run_id(0)})
+
+
 @pytest.mark.parametrize(
     ("manifest", "outcome"),
     [
@@ -100,6 +131,12 @@ def test_the_leading_metric_is_the_first_of_the_last_step(manifest: RunManifest,
         pytest.param(judged({"mAP": 0.7}, schema=3), None, id="an old record does not say"),
         pytest.param(run_of(1, LOAD, failed("fit", error_kind="GateError")), "failed", id="of an earlier step"),
         pytest.param(run_of(1, LOAD, failed("fit")), None, id="a step failed otherwise"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, failed("judge", attempt=2)), None, id="it failed when run again"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, failed("fit", attempt=2)), None, id="an earlier step failed since"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, replace(RUNS, attempt=2)), None, id="it runs again"),
+        pytest.param(run_of(1, MODEL, OF_MODEL), "passed", id="of the model that the run has"),
+        pytest.param(run_of(1, MODEL, OF_MODEL, NEWER), None, id="of a model before"),
+        pytest.param(run_of(1, MODEL, CHOSEN, NEWER), "passed", id="of a model chosen by hand"),
     ],
 )
 def test_the_gate_is_what_the_record_says(manifest: RunManifest, outcome: str | None) -> None:

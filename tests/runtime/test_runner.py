@@ -358,7 +358,7 @@ def test_whatever_happens_the_record_is_closed(ran: Any, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(execution, "execute", explode)
-    ran.step("second", "--force").fails("No space left on device")
+    ran.step("second", "--force").fails("no space left on device")
     second = ran.manifest()["steps"]["second"]
     assert (second["status"], second["error_kind"]) == ("failed", "OSError")
     assert "No space left" in second["error"]

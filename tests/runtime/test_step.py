@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,9 @@ def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifa
     assert (step.mode, step.chosen, step.uses) == ("prod", {"letters": "latest~3"}, {"letters": 14})
     assert (step.code_version, step.code_time, step.input_digests) == ("ab-dirty", "2026", {"letters": letters.digest})
     assert (step.parameters, step.defaults) == ({"loud": True}, {"loud": False})
-    assert step.config_option == " --config a"
+    assert (step.config_option, step.run_option) == (" --config a", " --run run")
+    replace(context, by_hand=True).write(tmp_path / "context.json")
+    assert Step.open("second", reads=["letters"], writes=["words"]).run_option == ""
 
 
 @pytest.mark.parametrize(

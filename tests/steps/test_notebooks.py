@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.formats.reading import FORMATS
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import detectors
 from pipeline.detection.hyperparameters import CHOICES
+from pipeline.errors import UsageError
 from pipeline.runtime.notebook import read_notebook, read_steps
-from pipeline.runtime.project import read_config
+from pipeline.runtime.project import Config, read_config
 from pipeline.runtime.runner import Project
 from pipeline.serving.runtimes import PRECISIONS, RUNTIMES
 
@@ -65,12 +70,14 @@ def test_a_notebook_is_thin_and_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_command_names_the_config(path: Path) -> None:
-    """It finds nothing otherwise, where the config has a store or a zone of its own."""
+def test_every_command_names_the_config_and_one_that_runs_a_step_the_run(path: Path) -> None:
+    """Otherwise it finds nothing where the config has a store or a zone of its own, or works on a newer run."""
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     commands = [command for cell in cells for command in re.findall(r'"python (?:-m|step\.)[^"]*"', cell)]
     assert len(commands) == {"data_prep": 1, "model_eval": 1}.get(path.stem, 0)
     assert [command for command in commands if "{step.config_option}" not in command] == []
+    runs = [command for command in commands if command.startswith('"python step.')]
+    assert [command for command in runs if "{step.run_option}" not in command] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -97,12 +104,55 @@ def test_every_config_fits_the_notebooks(path: Path, mode: str) -> None:
     assert project.config.deliver.keys() <= written
 
 
+NEEDS_NO_DATA = {
+    "no rule": ("data_prep", "actions", {"tiny-bx": "drop"}, "did you mean 'tiny-box'"),
+    "no such action of a rule": ("data_prep", "actions", {"tiny-box": "repair"}, "cannot 'repair'"),
+    "a class twice": ("data_prep", "classes", ["car", "car"], "the class 'car' is asked for twice"),
+    "no name": ("data_prep", "rename", {"car": ""}, "the new name of a class is empty"),
+    "too large shares": ("data_prep", "train_share", 0.9, "are no shares"),
+    "what does not go together": ("model_pack", "precision", "bf16", "does not compute in bf16"),
+    "no limit": ("model_eval", "limits", ["mAP50 = 0.5"], "'mAP50 = 0.5' is no limit"),
+    "no figure": ("model_eval", "limits", ["AP[*] >= 0.1", "map50 >= 0.5"], "did you mean 'mAP50'?"),
+    "no figure of a class": ("model_eval", "limits", ["mAP[car] >= 0.5"], "one of AP, AP50, AR100"),
+    "no model": ("model_eval", "limits", ["mAP >= earlyer"], "did you mean 'earlier'?"),
+}
+
+
+@pytest.mark.parametrize("key", ["parameters", "prod"])
+@cases("step, name, value, says", NEEDS_NO_DATA)
+def test_what_needs_no_data_is_refused_before_anything_runs(
+    key: str, step: str, name: str, value: Any, says: str
+) -> None:
+    project = Project(ROOT, "dev", Config("x", **{key: {step: {name: value}}}), "x", read_steps(ROOT / "steps"))
+    with pytest.raises(UsageError) as caught:
+        project.parameters({})
+    assert says in str(caught.value)
+    assert f"{step}, " in str(caught.value)
+
+
+GOOD = """\
+import sys
+from pathlib import Path
+from pipeline.runtime.notebook import read_steps
+from pipeline.runtime.project import Config, Project
+values = {"data_prep": {"train_share": 0.6, "classes": ["a"]}, "model_pack": {"runtime": "openvino"}}
+values["model_eval"] = {"limits": ["mAP >= 0.5"]}
+Project(Path(), "dev", Config("x", parameters=values), "x", read_steps(Path("steps"))).parameters({})
+print(*{"torch", "numpy", "cv2", "matplotlib"} & {*sys.modules})
+"""
+
+
+def test_the_checks_of_common_parameters_import_nothing_heavy() -> None:
+    """Every command makes them."""
+    done = subprocess.run([sys.executable, "-c", GOOD], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
     steps = read_steps(ROOT / "steps")
     expected = {
         ("data_load", "annotations_format"): FORMATS,
-        ("data_load", "variant"): FAMILY.variants,
-        ("model_train", "variant"): FAMILY.variants,
+        ("model_train", "detector"): detectors(),
         **{("model_train", name): choices for name, choices in CHOICES.items()},
         ("model_pack", "runtime"): tuple(RUNTIMES),
         ("model_pack", "precision"): PRECISIONS,

@@ -89,7 +89,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
 def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> None:
     assert (manifest["mode"], manifest["pipeline"]) == ("dev", "demo")
     train, packed = manifest["steps"]["model_train"], manifest["steps"]["model_pack"]["metrics"]
-    assert (train["parameters"]["epochs"], train["parameters"]["variant"]) == (1, "nano")
+    assert (train["parameters"]["epochs"], train["parameters"]["detector"]) == (1, "yolox-nano")
     assert train["environment"]["torch"].startswith("2.13.0")
     assert Path(train["notebook"]).is_file()
     assert packed["parity_compared"] > 0

@@ -164,7 +164,7 @@ def validate(
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
         DataError: No image is left, or no object of those there were.
     """
-    _chosen(actions)  # refused before an image is read
+    check_actions(actions)  # refused before an image is read
     facts = inspect(images_folder, sorted({image.file_name for image in dataset.images}))
     validation = apply_rules(dataset, facts, actions=actions, min_box_side=min_box_side, reserved=frozenset(reserved))
     if not validation.dataset.images:
@@ -199,7 +199,7 @@ def apply_rules(
     left. The rule on rare categories drops no image, as it chooses classes. The boxes of a dropped image are excluded
     by the same rule; those that a repair moves to another image stay.
     """
-    chosen = _chosen(actions)
+    chosen = check_actions(actions)
     records: list[Finding] = []
     images, boxes = Counter[str](), Counter[str]()
     subject = Subject(dataset, facts, min_box_side, reserved)
@@ -231,7 +231,8 @@ def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Resu
     return settle(Subject(after, {}), "images", details, "drop")
 
 
-def _chosen(actions: Mapping[str, str]) -> dict[str, Action]:
+def check_actions(actions: Mapping[str, str]) -> dict[str, Action]:
+    """The action of every rule; a `UsageError` where there is no such rule, or it cannot do that."""
     named = {rule.name: rule for rule in (*LOADING_RULES, *RULES)}
     chosen = {name: rule.default for name, rule in named.items()}
     for name, wanted in actions.items():

@@ -16,15 +16,13 @@ from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
 from pipeline.data.groups import SCENE, VIDEO, Ties, has_field, read_ties
+from pipeline.data.split.division import ROUNDING, check_division
 from pipeline.data.split.predefined import SUBSETS, TRAIN, Integers, find_predefined, first_name
 from pipeline.data.split.subset_assignment import Shares, SplitGroups, assign, make_groups, objects
 from pipeline.data.tables import Exclusion, Table, exclude
-from pipeline.errors import DataError, UsageError, did_you_mean
+from pipeline.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
-
-MODES = ("balanced", "stable")
-SOURCE_SPLITS = ("honour", "ignore")
 
 NO_GROUPING = "none"
 _OWN_SPLIT = "set source_split to ignore, not to honour the data's own split"
@@ -153,27 +151,9 @@ def _in_no_part(dataset: CocoDataset, parts: Sequence[CocoDataset]) -> tuple[Exc
     return of_images + exclude({_ALIKE: boxes}, len(dataset.annotations), what="boxes")
 
 
-def check_division(
-    mode: str, train_share: float, eval_share: float, *, source_split: str = "honour", max_empty_share: float = 1.0
-) -> None:
-    """Check the arguments of `split` before there is a dataset."""
-    for name, word, known in (("mode", mode, MODES), ("source_split", source_split, SOURCE_SPLITS)):
-        if word not in known:
-            remedy = did_you_mean(word, known)
-            raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=remedy)
-    _shares(train_share, eval_share)
-    if not 0 <= max_empty_share <= 1:
-        raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
-
-
 def _shares(train_share: float, eval_share: float) -> Shares:
     shares = np.array([train_share, eval_share, 1 - train_share - eval_share])
-    shares[np.abs(shares) < 1e-9] = 0
-    if not (shares >= 0).all():
-        raise UsageError(
-            f"train_share {train_share:g} and eval_share {eval_share:g} are no shares",
-            expected="0 or more, together at most 1",
-        )
+    shares[np.abs(shares) < ROUNDING] = 0
     return shares
 
 

@@ -25,7 +25,7 @@ CARRIES = ("pipeline.detection.families",)  # the families' packages, imported b
 class Family:
     """A detector family whose networks mmdet builds: all that training, export and parity ask of it."""
 
-    name: str  # as its authors write it; the folder has it in lower case
+    name: str  # as its authors write it, such as YOLOX
     variants: tuple[str, ...]  # the smallest first
     stride: int  # the side of the square input is a multiple of it, in pixels
     class_layer: str  # prefix of the names of the parameters that have one row per class
@@ -54,9 +54,15 @@ class Family:
 
 @cache
 def families() -> dict[str, Family]:
-    """All families by the names of their folders."""
+    """All families by their names in lower case."""
     names = sorted(each.name for each in iter_modules(__path__) if each.ispkg)
-    return {name: import_module(f"{__name__}.{name}").FAMILY for name in names}
+    found = [import_module(f"{__name__}.{name}").FAMILY for name in names]
+    return {family.name.lower(): family for family in found}
+
+
+def detectors() -> tuple[str, ...]:
+    """All detectors, by family and from the smallest."""
+    return tuple(f"{name}-{variant}" for name, family in families().items() for variant in family.variants)
 
 
 def family_of(metadata: ModelMetadata) -> Family:
@@ -70,7 +76,7 @@ def find_family(detector: str) -> Family:
     Raises:
         UsageError: There is no such detector.
     """
-    known = [f"{name}-{variant}" for name, family in families().items() for variant in family.variants]
+    known = detectors()
     if detector not in known:
         raise UsageError(
             f"there is no detector '{detector}'",

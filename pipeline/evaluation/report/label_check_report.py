@@ -17,9 +17,8 @@ from pipeline.data.writing.labelled import LabelledBox, LabelledImage
 from pipeline.evaluation.label_check import KINDS, SURE, LabelCheck, LabelSuspect, check_labels
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.report.charts import RIGHT, WRONG
-from pipeline.metrics.coco_matching import match_boxes
 from pipeline.metrics.ground_truth import GroundTruth
-from pipeline.metrics.matching import matches_at_half
+from pipeline.metrics.matching import match_results
 
 FILES = {"coco": "coco.json", "cvat": "cvat.xml", "label-studio": "label_studio.json"}
 """The files by their formats."""
@@ -62,7 +61,7 @@ def check_label_sets(
     """
     sections = []
     for name, (truth, found) in sets.items():
-        check = check_labels(truth, matches_at_half(truth, found.results, match_boxes(truth, found.results)))
+        check = check_labels(truth, match_results(truth, found.results)[1])
         write_suspects(folder / name, check, truth)
         sections.append(label_check_section(check, truth, f"{name} images".capitalize(), f"{folder.name}/{name}"))
     return sections

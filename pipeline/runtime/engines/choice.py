@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.runtime.engines.engine import Engine
 from pipeline.runtime.engines.local import LocalEngine
@@ -41,11 +41,16 @@ def command_of(store: Store, run: str, record: StepRecord) -> Process:
 
 def is_at_work(store: Store, run: str, record: StepRecord) -> bool | None:
     """Whether anything is at work on an attempt without an end; None if that is unknown."""
-    if not record.engine:
-        return is_alive(record.process)
+    return are_at_work(store, [(run, record)])[0] if record.engine else is_alive(record.process)
+
+
+def are_at_work(store: Store, attempts: Sequence[tuple[str, StepRecord]]) -> list[bool | None]:
+    """As `is_at_work` for several attempts of engines; nothing is asked where there are none."""
+    if not attempts:
+        return []
     from pipeline.runtime.engines import ray
 
-    return ray.is_at_work(store, run, record)
+    return ray.are_at_work(store, attempts)
 
 
 def place_of(store: Store, run: str, record: StepRecord) -> str:

@@ -229,21 +229,33 @@ class RayEngine:
         )
 
 
-def is_at_work(store: Store, run: str, record: StepRecord) -> bool | None:
-    """Whether a command or a job is at work on an attempt without an end; None if that is unknown."""
-    files = JobFiles(store, run, record)
-    is_watched = is_alive(files.watcher())
-    if is_watched:
-        return True
-    try:
-        cluster, number = RayCluster(attempts=1), 1
-        while job := cluster.job(files.name(number)):
-            if not job.is_over:
-                return True
-            number += 1
-    except PipelineError:  # no address, no token, or it does not answer
-        return None
-    return is_watched
+def are_at_work(store: Store, attempts: Iterable[tuple[str, StepRecord]]) -> list[bool | None]:
+    """Whether a command or a job is at work on each attempt without an end; None if that is unknown.
+
+    A cluster that does not answer is asked once.
+    """
+    cluster, is_silent, found = None, False, list[bool | None]()
+    for run, record in attempts:
+        files, is_going_on = JobFiles(store, run, record), False
+        is_watched = is_alive(files.watcher())
+        if not is_watched and not is_silent:
+            try:
+                cluster = cluster or RayCluster(attempts=1)
+                is_going_on = _is_going_on(cluster, files)
+            except PipelineError:  # no address, no token, or it does not answer
+                is_silent = True
+        found.append(True if is_watched or is_going_on else None if is_silent else is_watched)
+    return found
+
+
+def _is_going_on(cluster: RayCluster, files: JobFiles) -> bool:
+    """Whether a job of an attempt has not ended."""
+    number = 1
+    while job := cluster.job(files.name(number)):
+        if not job.is_over:
+            return True
+        number += 1
+    return False
 
 
 def place_of(store: Store, run: str, record: StepRecord) -> str:

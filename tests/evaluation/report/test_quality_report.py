@@ -154,7 +154,7 @@ def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.described == 8
     for expected in (
-        "Ship this model: the quality gate is passed Quality gate passed: mAP50 0.5, at least 0.5 ",
+        "Ship this model: the quality gate is passed the quality gate is passed: mAP50 0.5, at least 0.5 ",
         "mAP50 ≥ 0.5 0.5000 yes",
         "6.0 images/s: 3 images",
         "request from sending it to the end of the answer 11.0 10.0 20.0 23.0 23.4",

@@ -13,9 +13,9 @@ import pytest
 from folders import fill
 from records import attempt, beginning, opened
 
-from pipeline.runtime.engines.choice import command_of, is_at_work, place_of
+from pipeline.runtime.engines.choice import are_at_work, command_of, is_at_work, place_of
 from pipeline.runtime.engines.job_files import JobFiles
-from pipeline.runtime.engines.ray_cluster import ADDRESS
+from pipeline.runtime.engines.ray_cluster import ADDRESS, RayCluster, UnreachableError
 from pipeline.runtime.garbage_collection import ABANDONED, LOST, find_garbage
 from pipeline.runtime.manifest import RUNNING
 from pipeline.runtime.process import NOBODY, this_process
@@ -46,6 +46,22 @@ def test_a_job_may_outlive_its_command(tmp_path: Path, engine: str, watcher: Any
     assert is_at_work(store, RUN, record) is expected
     assert command_of(store, RUN, record) == (watcher if engine else GONE)
     assert record.is_killed is (not engine)
+
+
+def test_a_cluster_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = Store(str(tmp_path)), list[str]()
+
+    def no_answer(_: RayCluster, name: str) -> None:
+        asked.append(name)
+        raise UnreachableError("the cluster does not answer")
+
+    monkeypatch.setenv(ADDRESS, "http://127.0.0.1:9")
+    monkeypatch.setattr(RayCluster, "job", no_answer)
+    attempts = [(RUN, attempt(step, status=RUNNING, engine="ray")) for step in ("train", "pack", "judge")]
+    JobFiles(store, *attempts[2]).watch(this_process())
+    assert are_at_work(store, attempts) == [None, None, True]
+    assert len(asked) == 1
+    assert are_at_work(store, []) == []
 
 
 def test_an_attempt_tells_its_machine_and_its_job(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from pipeline.detection.families.yolox import config as config_module
-from pipeline.detection.families.yolox.config import base_config, set_machine, training_config
+from pipeline.detection import mmdet_training
+from pipeline.detection.families.yolox.config import training_config
 from pipeline.detection.hyperparameters import FROM_SCRATCH, ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.mmdet_training import base_config, set_machine
 from pipeline.detection.transforms import stack_channels_last
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -29,7 +30,7 @@ MOSAIC = replace(PLAIN, mosaic=True)
 def config_of(
     execution: ExecutionConfig = MOSAIC, hyperparameters: Hyperparameters = FROM_SCRATCH, **changes: Any
 ) -> Config:
-    options = TrainingOptions(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
+    options = TrainingOptions(**{"detector": "yolox-nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
     metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), ("disc", "block"))
     return training_config(options, hyperparameters, metadata, execution)
 
@@ -163,7 +164,7 @@ def test_the_data_sets_classes_reach_mmdet(datasets: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize("mosaic", [True, False])
 @pytest.mark.parametrize("variant", ["nano", "s"])
 def test_the_input_size_is_everywhere(variant: str, mosaic: bool) -> None:
-    config = config_of(MOSAIC if mosaic else PLAIN, variant=variant)
+    config = config_of(MOSAIC if mosaic else PLAIN, detector=f"yolox-{variant}")
     mixed = {step.type.removeprefix("Fitted"): step for step in config.train_dataloader.dataset.pipeline}
     single = {step.type: step for step in config.train_dataloader.dataset.dataset.pipeline}
     testing = {step.type: step for step in config.val_dataloader.dataset.pipeline}
@@ -181,9 +182,11 @@ def test_the_input_size_is_everywhere(variant: str, mosaic: bool) -> None:
 @pytest.mark.parametrize("variant", ["nano", "s"])
 def test_of_mmdets_transforms_none_is_lost(variant: str) -> None:
     """They come in mmdet's order, but for loading and fitting, which are done before."""
-    theirs = [step.type for step in base_config(variant).train_dataloader.dataset.pipeline]
-    ours = [step.type for step in config_of(variant=variant).train_dataloader.dataset.pipeline]
-    named = {new: old for old, new in config_module.REPLACEMENTS.items()}
+    theirs = [
+        step.type for step in base_config(f"yolox/yolox_{variant}_8xb8-300e_coco").train_dataloader.dataset.pipeline
+    ]
+    ours = [step.type for step in config_of(detector=f"yolox-{variant}").train_dataloader.dataset.pipeline]
+    named = {new: old for old, new in mmdet_training.REPLACEMENTS.items()}
     assert [named.get(name, name) for name in ours] == [name for name in theirs if name != "Resize"]
 
 
@@ -217,7 +220,7 @@ def test_an_evaluated_image_is_the_one_that_mmdet_would_make(photographs: list[P
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     config = machine_config((tmp_path, tmp_path))
     theirs = copy.deepcopy(config.val_dataloader.dataset)
-    theirs.pipeline = base_config("nano").val_dataloader.dataset.pipeline
+    theirs.pipeline = base_config("yolox/yolox_nano_8xb8-300e_coco").val_dataloader.dataset.pipeline
     for transform in theirs.pipeline:
         if transform.type == "Resize":
             transform.scale = (96, 96)
@@ -244,6 +247,15 @@ def test_only_the_machines_part_names_its_folders(datasets: tuple[Path, Path]) -
     assert config.val_evaluator.ann_file == str(datasets[1] / "annotations.json")
 
 
+def test_all_processes_of_a_machine_read_its_tables(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of()
+    set_machine(config, *datasets, PLAIN, tmp_path)
+    sets = config.train_dataloader.dataset.dataset, config.val_dataloader.dataset
+    assert [each.type for each in sets] == ["MappedDataset"] * 2
+    assert [each.ann_file for each in sets] == [str(tmp_path / "train"), str(tmp_path / "eval")]
+    assert config.val_evaluator.ann_file == str(tmp_path / "eval" / "truth.npz")
+
+
 @pytest.mark.parametrize("free", [8 * 2**30, 2**50], ids=["little memory", "much memory"])
 @pytest.mark.parametrize(("workers", "devices"), [(0, 1), (1, 1), (4, 2)])
 def test_processes_stay_and_share_the_memory(
@@ -257,5 +269,5 @@ def test_processes_stay_and_share_the_memory(
     kept = config.train_dataloader.dataset.dataset.pipeline[-1].memory
     evaluated = config.val_dataloader.dataset.pipeline[0].memory
     assert 0 < evaluated < kept
-    most = min(free * config_module.IMAGE_MEMORY_SHARE, config_module.IMAGE_MEMORY)
+    most = min(free * mmdet_training.IMAGE_MEMORY_SHARE, mmdet_training.IMAGE_MEMORY)
     assert (kept + evaluated) * max(1, workers) * devices == pytest.approx(most)

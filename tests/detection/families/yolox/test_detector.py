@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model, model_config
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.head import IgnoringYOLOXHead
@@ -166,7 +167,7 @@ def test_it_computes_what_mmdets_own_computes(training: bool, pretrained: Path) 
     metadata = ModelMetadata("nano", (SIZE, SIZE), ("person", "car"))
     theirs, ours = build_model(metadata), detector()
     for model in (theirs, ours):
-        fit(read_checkpoint(pretrained), model, metadata.classes)
+        fit(read_checkpoint(pretrained, YOLOX), model, metadata.classes)
         model.double().train(training)
     images = torch.stack([sample(seed)[0].double() for seed in range(3)])
     with torch.no_grad():

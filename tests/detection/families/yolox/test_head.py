@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.detection.families.yolox import head
-from pipeline.detection.families.yolox.config import base_config
+from pipeline.detection.mmdet_training import base_config
 
 from mmdet.registry import MODELS  # isort: skip  # after head, which installs what mmdet needs
 from mmengine.registry import init_default_scope
@@ -24,7 +24,7 @@ Outputs = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 def make_head(kind: str, classes: int, use_l1: bool = False) -> Any:
     init_default_scope("mmdet")
-    model = base_config("nano").model
+    model = base_config("yolox/yolox_nano_8xb8-300e_coco").model
     made = MODELS.build({**model.bbox_head, "type": kind, "num_classes": classes, "train_cfg": model.train_cfg})
     made.use_l1 = use_l1
     return made

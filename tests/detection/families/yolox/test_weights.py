@@ -10,6 +10,7 @@ from megvii_network import SIZES, MegviiNetwork
 from torch import Tensor
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
+from pipeline.detection.families.yolox import FAMILY as YOLOX
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.weights import normalize, variant_of
 from pipeline.errors import DataError
@@ -62,7 +63,7 @@ def test_a_file_of_megviis_is_read(tmp_path: Path, nano: Any, layout: str) -> No
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], 0.1, momentum=0.9).state_dict()
         content = {"start_epoch": 3, **content, "optimizer": optimizer, "best_ap": 0.5, "curr_ap": None}
     torch.save(content, path, _use_new_zipfile_serialization=layout != "training")  # as torch before 1.6 saved
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, YOLOX)
     assert checkpoint.classes == coco_classes()
     rest = "; not used: start_epoch, optimizer, best_ap, curr_ap" if layout == "training" else ""
     assert checkpoint.summary == f"YOLOX-nano by Megvii, 80 classes taken for COCO's{rest}"
@@ -82,7 +83,7 @@ def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nan
     state = dict(nano[0])
     state["backbone.fpn.weight"] = state.pop("backbone.C3_p4.conv1.conv.weight")
     torch.save({"model": state}, tmp_path / "w.pth")
-    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth", YOLOX)
     model = build_model(ModelMetadata("nano", (64, 64), ("dog",)))
     says = (
         r"2 param[\s\S]*neck\.top_down_blocks\.0\.main_conv\.conv\.weight is missing, "

@@ -45,5 +45,9 @@ def test_the_config_of_the_page_is_one(tmp_path: Path) -> None:
     (tmp_path / "coco.yaml").write_text(f"name: coco\n{example}")
     config = read_config(tmp_path / "coco.yaml")
     asked = {step: str(config.machine(step)) for step in ("data_prep", "model_train", "model_eval")}
-    assert asked == {"data_prep": "16 CPUs, 64 GB", "model_train": "16 CPUs, 1 GPUs", "model_eval": "1 CPUs"}
+    assert asked == {
+        "data_prep": "16 CPUs, 64 GB",
+        "model_train": "2 machines with 64 CPUs, 8 GPUs",
+        "model_eval": "1 CPUs",
+    }
     assert config.machine("data_load").here

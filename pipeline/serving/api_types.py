@@ -136,7 +136,8 @@ class ServiceInfo(BaseModel):
     name: str
     version: str = Field(description="a digest of the service's content")
     run: str = Field(description="the run that the service comes from, where it was told")
-    variant: str
+    family: str = Field(description="of the detector, such as YOLOX")
+    variant: str = Field(description="size of the detector, such as s")
     runtime: str
     precision: str = Field(description="in which the model computes on this machine")
     classes: list[str]

@@ -22,8 +22,8 @@ from pipeline.data.pretrained import (
 from pipeline.errors import DataError, UsageError
 
 HOSTS = {
-    "mmdet": "https://download.openmmlab.com/mmdetection/v2.0/yolox/",
-    "Megvii": "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/",
+    "mmdet": r"https://download\.openmmlab\.com/mmdetection/v[23]\.0/(yolox|rtmdet)/",
+    "Megvii": r"https://github\.com/Megvii-BaseDetection/YOLOX/releases/download/0\.1\.1rc0/",
 }
 CHECKPOINT = b"PK\x03\x04 weights"
 DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
@@ -89,7 +89,7 @@ def test_wrong_names(tmp_path: Path, url: str, options: dict[str, str], says: st
 def test_the_table() -> None:
     for entry in published_weights():
         assert re.fullmatch(
-            rf"{HOSTS[entry.source]}.*{entry.detector.replace('-', '_')}\w*(-[0-9a-f]{{8}})?\.pth", entry.url
+            rf"{HOSTS[entry.source]}.*{entry.detector.replace('-', '_')}[\w-]*(-[0-9a-f]{{8}})?\.pth", entry.url
         )
         assert re.fullmatch("[0-9a-f]{8}" if entry.source == "mmdet" else "", entry.sha256_start)
         assert entry.licence == "Apache-2.0"

@@ -145,7 +145,7 @@ def test_few_images_or_few_samples_are_warned_of() -> None:
 def test_the_warning_names_weights_of_the_variant(trained: TrainingResult) -> None:
     few, remedy = trained.warnings
     assert "13 images for 3 epochs" in few
-    assert "weights_url: coco takes YOLOX-nano by Megvii (mAP 0.258 on COCO, Apache-2.0): https://github.com" in remedy
+    assert "weights_url: coco takes yolox-nano by Megvii (mAP 0.258 on COCO, Apache-2.0): https://github.com" in remedy
 
 
 def test_an_exploding_loss_ends_in_a_clear_error(run: Run) -> None:

@@ -25,15 +25,16 @@ VALUES: dict[str, Any] = {
     "runtime": "openvino",
     "precision": "int8",
     "origin": {"commit": "ab" * 20, "created": "2026-11-29T02:46:27Z", "data": {"one": "cd" * 32}, "licence": "MIT"},
+    "family": "RTMDet",
 }
-BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "precision", "origin")
+BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "precision", "origin", "family")
 
 
 def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(VALUES, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     metadata = ModelMetadata.read(tmp_path / "a.json")
     metadata.write(tmp_path / "b.json")
-    assert metadata.image_size == (256, 320)
+    assert (metadata.image_size, metadata.name, metadata.detector) == ((256, 320), "RTMDet-nano", "rtmdet-nano")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
@@ -42,6 +43,7 @@ def test_a_file_that_training_wrote_before_there_was_one_schema(tmp_path: Path) 
     (tmp_path / "model.json").write_text(json.dumps(values), encoding="utf-8")
     metadata = ModelMetadata.read(tmp_path / "model.json")
     assert metadata == ModelMetadata("nano", (256, 320), ("circle", "größe"), training={"epochs": 20})
+    assert metadata.name == "YOLOX-nano", "the only family that there was"
 
 
 WRONG: dict[str, tuple[Any, str]] = {

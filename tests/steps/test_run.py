@@ -129,9 +129,8 @@ def test_the_data_report_names_its_data_and_its_command_finds_the_run(tiny_run: 
     command = re.search("<code>python -m pipeline (lineage [^<]+)</code>", page)[1]
     found = tiny_run.look(*command.split())
     assert found.returncode == 0, found.stderr
-    assert (
-        f"data_report  {step['outputs']['data_report']['digest'][:12]}  {manifest['run']}/data_prep/1" in found.stdout
-    )
+    report = f"data_report  {step['outputs']['data_report']['digest'][:12]}  "
+    assert re.search(rf"{report}\d+ files, [\d.]+ MB  {manifest['run']}/data_prep/1", found.stdout), found.stdout
     index = (tiny_run.root / "out/dev/demo/index.html").read_text()
     assert "data_report/report.html" in index
     assert re.search("<dt>run</dt><dd>20.*\n<dt>opened</dt><dd>20", index), "the run and its date stand there"

@@ -7,9 +7,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # what it needs, which differs between its CPU and CUDA builds.
 INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
 
-# Tests run side by side, each worker with one thread of its own.
+# Tests run side by side, each worker with one thread of its own and whole files, so that their fixtures are set up once.
 WORKERS ?= logical
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 10
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --durations 10
 
 .PHONY: demo test soak lint browser lab ray lock clean clean-store
 .DELETE_ON_ERROR:

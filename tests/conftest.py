@@ -362,13 +362,6 @@ def real_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `--dist loadgroup`, keep a file's tests on one worker, so that its fixtures are set up once."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 class _SignalStack(ctypes.Structure):
     """`stack_t` of sigaltstack(2) on Linux."""
 

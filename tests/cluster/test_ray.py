@@ -13,7 +13,7 @@ import pytest
 from machines import wait_for
 from ray_machines import RayMachines
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.slow
 Checkout = Any  # of conftest
 
 EPOCHS = 4

@@ -22,7 +22,7 @@ def from_outside(url: str) -> list[str]:
         "data_load.source_url": f"{url}/val2017.zip",
         "data_load.annotations_url": f"{url}/annotations_trainval2017.zip",
         "data_load.weights_url": f"{url}/yolox_nano_coco.pth",
-        "model_train.detector": "nano",
+        "model_train.detector": "yolox-nano",
         "model_train.image_size": "416",
     }
     return ["--config", "configs/coco.yaml"] + [p for k, v in values.items() for p in ("--set", f"{k}={v}")]

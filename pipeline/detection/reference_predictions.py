@@ -3,8 +3,8 @@
 Decoding, letterboxing, the scaling of boxes back to the image, clipping and the limits are the service's own functions;
 pixels equal mmdet's bit for bit. So these detections differ from the service's by what export and serving may lose: the
 graph, its suppression, the library that runs it, its precision, and the rounding of answers to 1/1000 pixel and
-1/1000000. mmdet's own validation, which training records, has other limits: YOLOX's clips no box to the image, and limits
-the detections neither of a class nor of an image; RTMDet's keeps 300 an image.
+1/1000000. mmdet's own validation, which training records, has other limits: YOLOX's clips no box to the image, and
+limits the detections neither of a class nor of an image; RTMDet's keeps 300 an image.
 """
 
 from __future__ import annotations

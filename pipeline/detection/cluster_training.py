@@ -184,21 +184,20 @@ def _work_on_machine(config: dict[str, Any]) -> None:
     logger = logging.getLogger("pipeline")
     logger.setLevel(logging.INFO)
     logger.addHandler(_ForwardingHandler(messages))
-    with machines.inputs(), tempfile.TemporaryDirectory() as folder:
-        if job.tables and not job.tables.is_dir():
-            job = replace(job, tables=write_own_tables(job, Path(folder) / "annotations"))
-        barrier()  # a download may take longer than the processes wait for each other
-        meeting = broadcast_from_rank_zero(f"tcp://{address}:{_free_port(address)}")
-        place = Place(context.get_world_rank(), machines.count, meeting)
-        try:
+    try:
+        with machines.inputs(), tempfile.TemporaryDirectory() as folder:
+            if job.tables and not job.tables.is_dir():
+                job = replace(job, tables=write_own_tables(job, Path(folder) / "annotations"))
+            barrier()  # a download may take longer than the processes wait for each other
+            meeting = broadcast_from_rank_zero(f"tcp://{address}:{_free_port(address)}")
+            place = Place(context.get_world_rank(), machines.count, meeting)
             for result in run_processes(job, lambda *values: messages.put(("report", *values)), place):
                 messages.put(("result", result))
-        except ProcessError:  # of this or of another machine: Ray Train ends the others
-            raise
-        except Exception as error:
-            if isinstance(error, PipelineError) or is_out_of_memory(error):
-                messages.put(("error", error))
-            raise
+    except Exception as error:
+        # a `ProcessError` may only mean that another machine is gone: nobody is told of it before that is known
+        if not isinstance(error, ProcessError) and (isinstance(error, PipelineError) or is_out_of_memory(error)):
+            messages.put(("error", error))
+        raise  # Ray Train ends the others
 
 
 class _ForwardingHandler(logging.Handler):

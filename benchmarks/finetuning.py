@@ -260,12 +260,11 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     from pipeline.detection.checkpoints import fit, read_checkpoint
     from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.families.yolox import detector, head
-    from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
     checkpoint = read_checkpoint(weights or Path(), YOLOX)
     size = (plan.image_size, plan.image_size)
-    teacher = build_model(ModelMetadata("nano", size, checkpoint.classes)).eval()
+    teacher = YOLOX.build_model(ModelMetadata("nano", size, checkpoint.classes)).eval()
     fit(checkpoint, teacher, checkpoint.classes)
     former = torch.tensor([name not in classes for name in checkpoint.classes])
     seen: dict[str, Any] = {}
@@ -297,12 +296,11 @@ def untouched(
 
     from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
     from pipeline.detection.families.yolox import FAMILY as YOLOX
-    from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
     torch.manual_seed(0)  # of rows that start from nothing
     spec = ModelMetadata("nano", (plan.image_size, plan.image_size), classes)
-    model = build_model(spec)
+    model = YOLOX.build_model(spec)
     fit(read_checkpoint(weights or Path(), YOLOX), model, classes)
     path = write_checkpoint(sets["test"] / "untouched.pth", model.state_dict(), {"classes": list(classes)})
     return measure(path, spec, sets["test"])

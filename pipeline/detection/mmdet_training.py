@@ -37,11 +37,18 @@ def base_config(name: str) -> Config:
     return Config.fromfile(str(Path(mmdet.__file__).parent / ".mim" / "configs" / f"{name}.py"))
 
 
-def build(model: Any) -> Any:
-    """The network of a model's config with initial weights, on the CPU."""
+def set_outputs(model: Any, metadata: ModelMetadata) -> None:
+    """Set the classes and the thresholds of a model's config."""
+    model.bbox_head.num_classes = len(metadata.classes)
+    model.test_cfg.score_thr = metadata.score_threshold
+    model.test_cfg.nms.iou_threshold = metadata.nms_iou_threshold
+
+
+def build(config: Config) -> Any:
+    """The network of a config with initial weights, on the CPU."""
     init_default_scope("mmdet")
     logging.getLogger("mmengine").setLevel(logging.WARNING)
-    return MODELS.build(model)
+    return MODELS.build(config.model)
 
 
 def complete(

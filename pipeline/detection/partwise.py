@@ -1,4 +1,4 @@
-"""Detectors of mmdet, trained in a faster memory format and in parts of a batch."""
+"""Detectors of mmdet, trained in a faster memory format and in parts of a batch, and what their heads share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.detection import mmcv_ops
 
@@ -94,3 +95,18 @@ def take_step(model: Any, detector: Any, data: Mapping[str, Sequence[Any]], opti
     optim_wrapper.step()
     optim_wrapper.zero_grad()
     return sums
+
+
+def flat_levels(levels: Sequence[Tensor]) -> Tensor:
+    """`(B, C, H, W)` of each level as one `(B, P, C)`, in single precision at least, whatever the memory format."""
+    flat = torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1)
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
+
+
+def padded_regions(regions: Sequence[Any] | None, images: int, priors: Tensor) -> Tensor:
+    """The ignored regions of each image, `bboxes` `(R, 4)` or None, as `(B, R, 4)`, padded with boxes of no area.
+
+    They have the type and the device of the priors.
+    """
+    boxes = [priors.new_zeros(0, 4) if each is None else each.bboxes.to(priors) for each in regions or [None] * images]
+    return pad_sequence(boxes, batch_first=True)

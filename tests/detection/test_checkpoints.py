@@ -19,7 +19,6 @@ from pipeline.data.pretrained import coco_weights
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
 from pipeline.detection.families import detectors
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES
@@ -30,7 +29,7 @@ State = dict[str, torch.Tensor]
 
 
 def detector(*classes: str, variant: str = "nano") -> Any:
-    return build_model(ModelMetadata(variant, (64, 64), classes))
+    return YOLOX.build_model(ModelMetadata(variant, (64, 64), classes))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import torch
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
 from pipeline.detection.export import OUTPUTS, ExportedModel, check_parity, export_onnx, load_detector
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.reference_predictions import predict_checkpoint
 from pipeline.errors import DataError, StepError
 from pipeline.serving.decoding import decode
@@ -38,7 +37,7 @@ class Exported:
 @pytest.fixture(scope="module")
 def exported(pretrained: Path, photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
-    network = build_model(SPEC)
+    network = YOLOX.build_model(SPEC)
     fit(read_checkpoint(pretrained, YOLOX), network, SPEC.classes)
     weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(SPEC.classes)})
     return Exported(weights, export_onnx(SPEC, weights, folder / "model.onnx"), photographs)
@@ -175,7 +174,7 @@ BLIND = ModelMetadata("nano", (64, 64), ("person", "car"), score_threshold=0.99,
 def blind(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Weights, and a file of a threshold that nothing reaches."""
     folder = tmp_path_factory.mktemp("blind")
-    network = build_model(BLIND)
+    network = YOLOX.build_model(BLIND)
     fit(read_checkpoint(pretrained, YOLOX), network, BLIND.classes)
     weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(BLIND.classes)})
     return weights, export_onnx(BLIND, weights, folder / "m.onnx").path
@@ -212,7 +211,7 @@ def test_wrong_suppression_is_refused_though_nothing_is_found(
 def test_where_there_is_no_score_at_all_parity_is_not_shown(exported: Exported, tmp_path: Path) -> None:
     """A score so small that float32 has only 0 for it, of every anchor."""
     metadata = ModelMetadata("nano", (64, 64), ("a",))
-    state = build_model(metadata).state_dict()
+    state = YOLOX.build_model(metadata).state_dict()
     for name, value in state.items():
         if name.startswith("bbox_head.multi_level_conv_obj.") and name.endswith("bias"):
             value.fill_(-1000)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model, training_config
+from pipeline.detection.families.yolox.config import training_config
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.detection.optimization import LEAST_VARIANCE, PartRates, balance_filters
 from pipeline.serving.model_metadata import ModelMetadata
@@ -94,7 +94,7 @@ def test_what_is_no_filter_before_a_norm_is_left_alone(model: nn.Module) -> None
 def test_the_real_nano_sees_what_it_saw_with_filters_1_long_or_at_the_bound(
     pretrained: Path, photographs: list[Path]
 ) -> None:
-    nano = build_model(ModelMetadata("nano", (128, 128), coco_classes())).eval()
+    nano = YOLOX.build_model(ModelMetadata("nano", (128, 128), coco_classes())).eval()
     fit(read_checkpoint(pretrained, YOLOX), nano, coco_classes())
     images = torch.from_numpy(YOLOX.letterbox(photographs, (128, 128)))
     with torch.no_grad():

@@ -23,7 +23,6 @@ from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeight
 from pipeline.detection.checkpoints import GIVEN, coco_classes, read_checkpoint, write_checkpoint
 from pipeline.detection.epochs import HEADER, RESULTS, EpochRecord, epoch_line, read_epochs
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.detection.hyperparameters import FROM_SCRATCH, TrainingOptions
@@ -123,7 +122,7 @@ def test_weights_bring_the_images_that_they_learned_from(
 def test_given_weights_without_a_record_are_recorded_as_unknown(
     classes: tuple[str, ...], coco: bool, epochs: int, run: Run, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    state = build_model(ModelMetadata("nano", (64, 64), classes)).state_dict()
+    state = YOLOX.build_model(ModelMetadata("nano", (64, 64), classes)).state_dict()
     weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": list(classes)})
     result = run(replace(OPTIONS, epochs=epochs), weights=weights)
     unknown = UnknownWeights(hashlib.sha256(weights.read_bytes()).hexdigest(), coco)

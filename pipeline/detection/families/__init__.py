@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.mmdet_training import build, set_machine
+from pipeline.detection.transforms import letterbox
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -33,17 +35,21 @@ class Family:
     normalize: Callable[[Mapping[str, Tensor], Path], tuple[dict[str, Tensor], str]]
     variant_of: Callable[[Mapping[str, Tensor]], str | None]  # of parameters under mmdet's names
     model_config: Callable[[ModelMetadata], Any]  # mmdet's config of a network, without anything of training
-    build_model: Callable[[ModelMetadata], nn.Module]  # with initial weights, on the CPU
     # mmengine's config of a training; its data roots are the names of the two data sets
     training_config: Callable[[TrainingOptions, Hyperparameters, ModelMetadata, ExecutionConfig], Any]
-    # completes it with the folders of the train and eval sets, and all that differs between machines, not in the
-    # result; the last folder has the annotation tables `train` and `eval`
-    set_machine: Callable[[Any, Path, Path, ExecutionConfig, Path | None], None]
     # wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2 in letterboxed
     # pixels, and scores `(B, C, N)`, without suppression
     exportable: Callable[[nn.Module], nn.Module]
+    # completes a training's config with the folders of the train and eval sets, and all that differs between machines,
+    # not in the result; the last folder has the annotation tables `train` and `eval`
+    set_machine: Callable[[Any, Path, Path, ExecutionConfig, Path | None], None] = set_machine
     # image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms
-    letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
+    letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]] = letterbox
+
+    def build_model(self, metadata: ModelMetadata) -> nn.Module:
+        """A network with initial weights, on the CPU."""
+        model: nn.Module = build(self.model_config(metadata))
+        return model
 
     def check(self, image_size: int) -> None:
         """Refuse an input that the feature maps do not cover exactly."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pipeline.detection.families import Family
-from pipeline.detection.families.rtmdet.config import build_model, model_config, training_config
+from pipeline.detection.families.rtmdet.config import model_config, training_config
 from pipeline.detection.families.rtmdet.detector import DecodedRtmdet
 from pipeline.detection.families.rtmdet.weights import CLASS_LAYER, normalize, variant_of
-from pipeline.detection.mmdet_training import set_machine
-from pipeline.detection.transforms import letterbox
 
 FAMILY = Family(
     name="RTMDet",
@@ -17,9 +15,6 @@ FAMILY = Family(
     normalize=normalize,
     variant_of=variant_of,
     model_config=model_config,
-    build_model=build_model,
     training_config=training_config,
-    set_machine=set_machine,
     exportable=DecodedRtmdet,
-    letterbox=letterbox,
 )

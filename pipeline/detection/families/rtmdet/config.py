@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.config import Config
 
 from pipeline.detection.families.rtmdet import detector, head
 from pipeline.detection.families.rtmdet.weights import CLASS_LAYER
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
-from pipeline.detection.mmdet_training import base_config, build, complete
+from pipeline.detection.mmdet_training import base_config, complete, set_outputs
 from pipeline.serving.model_metadata import ModelMetadata
 
 
@@ -21,20 +19,13 @@ def model_config(metadata: ModelMetadata) -> Config:
     config = base_config(f"yolox/yolox_{size}_8xb8-300e_coco")
     config.model = base_config(f"rtmdet/rtmdet_{metadata.variant}_8xb32-300e_coco").model
     model = config.model
-    model.bbox_head.num_classes = len(metadata.classes)
-    model.test_cfg.score_thr = metadata.score_threshold
-    model.test_cfg.nms.iou_threshold = metadata.nms_iou_threshold
+    set_outputs(config.model, metadata)
     model.backbone.pop("init_cfg", None)  # of the smaller variants: the URL of weights trained on ImageNet
     # `mmdet_training` synchronises norms where there are several GPUs, and only there
     model.use_syncbn = False
     for part in (model.backbone, model.neck, model.bbox_head):
         part.norm_cfg.type = "BN"
     return config
-
-
-def build_model(metadata: ModelMetadata) -> Any:
-    """An mmdet RTMDet with initial weights, on the CPU."""
-    return build(model_config(metadata).model)
 
 
 def training_config(

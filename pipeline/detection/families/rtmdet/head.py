@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.detection import mmcv_ops
+from pipeline.detection.partwise import flat_levels, padded_regions
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -57,7 +57,7 @@ class IgnoringRTMDetHead(RTMDetSepBNHead):  # type: ignore[misc]  # mmdet is unt
         """
         # mixed precision ends here: overlaps and their logarithms need more digits than float16 has
         with torch.autocast(cls_scores[0].device.type, enabled=False):
-            classes, distances = _flat(cls_scores), _flat(bbox_preds)
+            classes, distances = flat_levels(cls_scores), flat_levels(bbox_preds)
             sizes = [(each.shape[2], each.shape[3]) for each in cls_scores]
             grids = self.prior_generator.grid_priors(sizes, classes.dtype, classes.device, with_stride=True)
             priors = torch.cat(grids)
@@ -68,10 +68,9 @@ class IgnoringRTMDetHead(RTMDetSepBNHead):  # type: ignore[misc]  # mmdet is unt
             ]
             labels, boxes, overlaps = (torch.stack(each) for each in zip(*found, strict=True))
 
-            regions = batch_gt_instances_ignore or [None] * len(labels)
-            ignored = [priors[:0] if each is None else each.bboxes.to(priors.dtype) for each in regions]
             positive = labels < self.num_classes
-            weight = self._counted(priors, pad_sequence(ignored, batch_first=True)) | positive
+            ignored = padded_regions(batch_gt_instances_ignore, len(labels), priors)
+            weight = self._counted(priors, ignored) | positive
             self.positives = reduce_mean(overlaps.sum())
             targets = labels.flatten(), overlaps.flatten()
             flat_weight = weight.flatten().to(classes.dtype)
@@ -114,9 +113,3 @@ class IgnoringRTMDetHead(RTMDetSepBNHead):  # type: ignore[misc]  # mmdet is unt
         x, y = priors[:, 0], priors[:, 1]
         left, top, right, bottom = ignored[..., None].unbind(-2)
         return ~((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(1)
-
-
-def _flat(levels: Sequence[Tensor]) -> Tensor:
-    """`(B, C, H, W)` of each level as one `(B, P, C)`, in single precision at least, whatever the memory format."""
-    flat = torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1)
-    return flat.to(torch.promote_types(flat.dtype, torch.float32))

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.config import Config
 
 from pipeline.detection.families.yolox import detector, head
 from pipeline.detection.families.yolox.weights import CLASS_LAYER
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
-from pipeline.detection.mmdet_training import base_config, build, complete
+from pipeline.detection.mmdet_training import base_config, complete, set_outputs
 from pipeline.serving.model_metadata import ModelMetadata
 
 
 def model_config(metadata: ModelMetadata) -> Config:
     """The base config with the model's classes and thresholds set, and nothing of training."""
     config = base_config(f"yolox/yolox_{metadata.variant}_8xb8-300e_coco")
-    config.model.bbox_head.num_classes = len(metadata.classes)
-    config.model.test_cfg.score_thr = metadata.score_threshold
-    config.model.test_cfg.nms.iou_threshold = metadata.nms_iou_threshold
+    set_outputs(config.model, metadata)
     # Multi-scale batches suit 300 epochs; a short run needs all its steps at the size that is served.
     config.model.data_preprocessor.batch_augments = None
     return config
-
-
-def build_model(metadata: ModelMetadata) -> Any:
-    """An mmdet YOLOX with initial weights, on the CPU."""
-    return build(model_config(metadata).model)
 
 
 def training_config(

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.detection import mmcv_ops
 from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, assign
+from pipeline.detection.partwise import flat_levels, padded_regions
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -60,7 +61,7 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         """
         # mixed precision ends here: in float16 a cost of 100000 is infinite
         with torch.autocast(objectnesses[0].device.type, enabled=False):
-            classes, offsets, scores = (_flat(each) for each in (cls_scores, bbox_preds, objectnesses))
+            classes, offsets, scores = (flat_levels(each) for each in (cls_scores, bbox_preds, objectnesses))
             objectness = scores[..., 0]
             sizes = [(each.shape[2], each.shape[3]) for each in objectnesses]
             grids = self.prior_generator.grid_priors(sizes, objectness.dtype, objectness.device, with_stride=True)
@@ -76,9 +77,8 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
 
             target = torch.zeros_like(objectness)
             target[image, prior] = 1.0
-            regions = batch_gt_instances_ignore or [None] * len(boxes)
-            ignored = [priors[:0] if each is None else each.bboxes.to(priors.dtype) for each in regions]
-            weight = self._counted(priors, pad_sequence(ignored, batch_first=True)) | (target > 0)
+            ignored = padded_regions(batch_gt_instances_ignore, len(boxes), priors)
+            weight = self._counted(priors, ignored) | (target > 0)
             self.positives = reduce_mean(target.sum())
             columns = (each.reshape(-1, 1) for each in (objectness, target, weight.float()))
             losses = {"loss_obj": self.loss_obj(*columns)}
@@ -103,9 +103,3 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         x, y = (priors[:, :2] + priors[:, 2:] * 0.5).unbind(-1)
         left, top, right, bottom = ignored[..., None].unbind(-2)
         return ~((x > left) & (x < right) & (y > top) & (y < bottom)).any(1)
-
-
-def _flat(levels: Sequence[Tensor]) -> Tensor:
-    """`(B, C, H, W)` of each level as one `(B, P, C)`, in single precision at least, whatever the memory format."""
-    flat = torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1)
-    return flat.to(torch.promote_types(flat.dtype, torch.float32))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model, model_config
+from pipeline.detection.families.yolox.config import model_config
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.head import IgnoringYOLOXHead
 from pipeline.serving.model_metadata import ModelMetadata
@@ -165,7 +165,7 @@ def test_convolutions_lie_in_memory_channels_last() -> None:
 def test_it_computes_what_mmdets_own_computes(training: bool, pretrained: Path) -> None:
     """With the real weights, output for output, in double precision: what is left is no rounding."""
     metadata = ModelMetadata("nano", (SIZE, SIZE), ("person", "car"))
-    theirs, ours = build_model(metadata), detector()
+    theirs, ours = YOLOX.build_model(metadata), detector()
     for model in (theirs, ours):
         fit(read_checkpoint(pretrained, YOLOX), model, metadata.classes)
         model.double().train(training)

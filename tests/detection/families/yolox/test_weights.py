@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox import FAMILY as YOLOX
-from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.weights import normalize, variant_of
 from pipeline.errors import DataError
 from pipeline.serving.model_metadata import ModelMetadata
@@ -42,7 +41,7 @@ def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
 
     mapped, source = normalize(network.state, Path("w.pth"))
     assert source == "Megvii"
-    model = build_model(ModelMetadata(variant, (64, 64), coco_classes())).eval()
+    model = YOLOX.build_model(ModelMetadata(variant, (64, 64), coco_classes())).eval()
     assert {n: v.shape for n, v in mapped.items()} == {n: v.shape for n, v in model.state_dict().items()}
     assert len(mapped) == count
     assert variant_of(mapped) == variant
@@ -68,7 +67,7 @@ def test_a_file_of_megviis_is_read(tmp_path: Path, nano: Any, layout: str) -> No
     rest = "; not used: start_epoch, optimizer, best_ap, curr_ap" if layout == "training" else ""
     assert checkpoint.summary == f"YOLOX-nano by Megvii, 80 classes taken for COCO's{rest}"
 
-    model = build_model(ModelMetadata("nano", (64, 64), coco_classes())).eval()
+    model = YOLOX.build_model(ModelMetadata("nano", (64, 64), coco_classes())).eval()
     fit(checkpoint, model, coco_classes())
     scores, *_ = model.bbox_head(model.extract_feat(picture()))
     torch.testing.assert_close(scores[0], outputs[0][0], rtol=1e-4, atol=1e-4)
@@ -84,7 +83,7 @@ def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nan
     state["backbone.fpn.weight"] = state.pop("backbone.C3_p4.conv1.conv.weight")
     torch.save({"model": state}, tmp_path / "w.pth")
     checkpoint = read_checkpoint(tmp_path / "w.pth", YOLOX)
-    model = build_model(ModelMetadata("nano", (64, 64), ("dog",)))
+    model = YOLOX.build_model(ModelMetadata("nano", (64, 64), ("dog",)))
     says = (
         r"2 param[\s\S]*neck\.top_down_blocks\.0\.main_conv\.conv\.weight is missing, "
         r"backbone\.fpn\.weight is unknown[\s\S]*unchanged YOLOX-nano"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -142,6 +143,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
             raise type(error)(str(error).rpartition(own)[2].rstrip()) from error
         finally:
             _end_workers(runner)
+            _end_log(runner)
             if tracking:
                 tracking.close()
     cuda = execution.cuda
@@ -174,6 +176,13 @@ def _end_workers(runner: Any) -> None:
         iterator = getattr(getattr(loop, "dataloader", None), "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def _end_log(runner: Any) -> None:
+    """Close the log file, whose folder goes. mmengine would write to it again when it initialises another model."""
+    for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
+        runner.logger.removeHandler(handler)
+        handler.close()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

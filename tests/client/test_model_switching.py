@@ -35,6 +35,7 @@ class Switching:
 
     service: SwitchingService
     url: str
+    before: list[psutil.Process]  # child processes of the tests that ran already
     answers: Counter[str] = field(default_factory=Counter)  # by label, or by what went wrong
 
     @contextmanager
@@ -75,7 +76,7 @@ def switching() -> Iterator[Switching]:
         SwitchingProxy(listening) as proxy,
         SwitchingService(proxy, check_test_image) as service,
     ):
-        yield Switching(service, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield Switching(service, f"http://127.0.0.1:{listening.getsockname()[1]}", before)
     assert psutil.Process().children() == before
 
 
@@ -177,7 +178,7 @@ def test_older_runs_and_runs_with_the_same_model_change_nothing(switching: Switc
 
 def test_a_service_that_died_is_started_again(switching: Switching, bento: Path) -> None:
     switching.service.start(release(1, bento))
-    leader = psutil.Process().children()[-1]
+    [leader] = [each for each in psutil.Process().children() if each not in switching.before]
     for process in [leader, *leader.children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)
     with requests.Session() as session:

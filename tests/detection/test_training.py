@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -373,6 +374,12 @@ def test_no_worker_outlives_a_training(run: Run, monkeypatch: pytest.MonkeyPatch
         run(replace(options, micro_batch=1))
     assert set(psutil.Process().children()) <= before
     assert caught.value.__traceback__ is not None
+
+
+def test_a_training_leaves_no_log_file_open(run: Run) -> None:
+    """`logging.config` closes such files, and mmengine could not initialise another model in this process."""
+    run(replace(OPTIONS, epochs=1))
+    assert not [each for each in MMLogger.get_current_instance().handlers if isinstance(each, logging.FileHandler)]
 
 
 FIRST = EpochRecord(1, {"loss": 3.0}, 1e-3, 0.1, 0.2)

@@ -25,7 +25,7 @@ from pipeline.runtime.code import environment
 from pipeline.runtime.engines.code_archive import code_archive
 from pipeline.runtime.engines.engine import Assignment
 from pipeline.runtime.engines.environments import refuse_environment
-from pipeline.runtime.engines.job_files import ABANDONED, PROBES, JobFiles
+from pipeline.runtime.engines.job_files import PROBES, JobFiles
 from pipeline.runtime.engines.ray_cluster import RayCluster, RayJob, UnreachableError
 from pipeline.runtime.manifest import INTERRUPTED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
@@ -40,9 +40,6 @@ WAITING = 10.0  # seconds that a job may wait for a machine before that is told
 MOST_LOST = 5  # tries: a step that brings down its machine would go on for ever
 STOPPING = 40.0  # seconds that a step has to stop, keep its notebook and say so
 PROBING = 120.0  # seconds in which a machine says what it has
-# kinds of a job's error, as Ray names them: it waited in vain for a machine; its machine died
-WAITED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
-DIED = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
 
 RAYS_OWN = re.compile(r"^Running entrypoint for job .*\n?", re.MULTILINE)  # a line of each job's output
 
@@ -107,7 +104,7 @@ class RayEngine:
                 job, ended = self._follow(files, number, assignment)
                 if ended:
                     return ended
-                if job is None or job.kind != WAITED:
+                if job is None or not job.waited_in_vain:
                     lost += 1
                     log.warning("the machine of job %s is gone; the step goes on elsewhere", files.name(number))
                 if lost == MOST_LOST:
@@ -181,7 +178,7 @@ class RayEngine:
                 continue
             is_away = False
             if job is None or job.is_over:
-                is_lost = job is None or job.kind in (WAITED, *DIED) or job.exit_code == ABANDONED
+                is_lost = job is None or job.waited_in_vain or job.is_lost(began=bool(files.started(number)))
                 if not ended and not is_lost:
                     raise self._failed(name, job, f"the job of {step} ended without a result")
                 return job, ended

@@ -17,13 +17,18 @@ import requests
 
 from pipeline.errors import PipelineError, StepError, UsageError
 from pipeline.files import retrying
+from pipeline.runtime.engines.job_files import ABANDONED
 from pipeline.runtime.machines import Machine
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 PATIENCE = 20.0  # seconds until a request is given up
 ATTEMPTS = 3
-OVER = ("SUCCEEDED", "FAILED", "STOPPED")  # of a job
+FAILED = "FAILED"
+OVER = ("SUCCEEDED", FAILED, "STOPPED")  # of a job
+# kinds of a job's error, as Ray names them: it waited in vain for a machine; its machine died
+WAITED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+DIED = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
 
 
 class UnreachableError(StepError):
@@ -43,6 +48,20 @@ class RayJob:
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self.status in OVER
+
+    @property
+    def waited_in_vain(self) -> bool:
+        """Whether it never got a machine."""
+        return self.kind == WAITED
+
+    def is_lost(self, *, began: bool) -> bool:
+        """Whether its machine died, or was cut off; `began` tells whether its command has run.
+
+        Of such a job Ray may also say that it failed to start: it does where it no longer finds what watched the job.
+        """
+        if self.exit_code is not None:
+            return self.exit_code == ABANDONED
+        return self.kind in DIED or (self.status == FAILED and began)
 
 
 class RayCluster:

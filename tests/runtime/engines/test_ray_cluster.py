@@ -12,6 +12,8 @@ import pytest
 from ports import free_ports
 
 from pipeline.runtime.engines import ray_cluster
+from pipeline.runtime.engines.job_files import ABANDONED
+from pipeline.runtime.engines.ray_cluster import RayJob
 
 CONFIG = "name: toy\nstore: s3://nowhere/x\nengine: ray\n"
 IMPORTED = """
@@ -45,6 +47,23 @@ def test_a_cluster_that_does_not_answer_is_told(elsewhere: Any, monkeypatch: pyt
     monkeypatch.setenv(ray_cluster.ADDRESS, address)
     outcome = elsewhere.step("--config", "configs/demo.yaml")
     outcome.fails("the cluster does not answer: ConnectionError", address, "run the same command again")
+
+
+@pytest.mark.parametrize(
+    ("job", "began", "is_lost"),
+    [
+        pytest.param(("FAILED", "", "JOB_SUPERVISOR_ACTOR_DIED", None), False, True, id="before its command ran"),
+        pytest.param(("FAILED", "", "JOB_SUPERVISOR_ACTOR_DIED", None), True, True, id="while its command ran"),
+        pytest.param(("FAILED", "", "JOB_SUPERVISOR_ACTOR_START_FAILURE", None), True, True, id="not found any more"),
+        pytest.param(("FAILED", "", "JOB_SUPERVISOR_ACTOR_START_FAILURE", None), False, False, id="it cannot start"),
+        pytest.param(("FAILED", "", "RUNTIME_ENV_SETUP_FAILURE", None), False, False, id="its code does not arrive"),
+        pytest.param(("FAILED", "", "JOB_ENTRYPOINT_COMMAND_ERROR", ABANDONED), True, True, id="cut off"),
+        pytest.param(("FAILED", "", "JOB_ENTRYPOINT_COMMAND_ERROR", 1), True, False, id="its command failed"),
+        pytest.param(("STOPPED", "", "", None), True, False, id="somebody stopped it"),
+    ],
+)
+def test_a_job_whose_machine_is_gone_is_told_from_one_that_failed(job: Any, began: bool, is_lost: bool) -> None:
+    assert RayJob(*job).is_lost(began=began) is is_lost
 
 
 def test_an_unknown_step_among_the_machines_is_refused(elsewhere: Any) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from machines import lacking
 from ray_machines import RayMachines, ray_machines
 
 ROOT = Path(__file__).parents[2]
+HERE = """\
+name: here
+parameters:
+  data_load: {source_url: "sample://shapes?images=24&size=64&seed=3"}
+  model_train: {image_size: 64, epochs: 4}
+  model_eval: {min_map50: 0.0, allow_no_detections: true}
+deliver: {model_quality_report: "report  {path}/report.html"}
+"""
 OF_STEPS = ("ray_job", "ipykernel", "TrainWorker", "multiprocessing.spawn")  # in the commands of a step's processes
 
 
@@ -75,6 +84,14 @@ class Checkout:
         return why.partition(" on ")[2].partition(",")[0]
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """The manifests of two runs on one machine: with one process that trains, and with two."""
+
+    on_one: dict[str, Any]
+    on_two: dict[str, Any]
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayMachines]:
     """The cluster; it boots once."""
@@ -98,6 +115,22 @@ def checkout(cluster: RayMachines, tmp_path_factory: pytest.TempPathFactory) -> 
         shutil.copy(ROOT / name, root / name)
     commit_all(root)
     return Checkout(root, cluster)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undisturbed(checkout: Checkout) -> Iterator[Future[Undisturbed]]:
+    """The five notebooks on the user's machine, which run while the tests of the counter wait for the cluster."""
+    (checkout.root / "configs" / "here.yaml").write_text(HERE)
+    here = ("--config", "configs/here.yaml")
+
+    def run() -> Undisturbed:
+        checkout.run("step.dev.py", *here)
+        on_one = checkout.manifest(here[1])
+        checkout.run("step.dev.py", "model_train", *here, "--set", "model_train.devices=2")
+        return Undisturbed(on_one, checkout.manifest(here[1]))
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run)
 
 
 @pytest.fixture(scope="session")

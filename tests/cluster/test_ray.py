@@ -14,17 +14,9 @@ from machines import wait_for
 from ray_machines import RayMachines
 
 pytestmark = pytest.mark.slow
-Checkout = Any  # of conftest
+Checkout = Undisturbed = Any  # of conftest
+TWO_PROCESSES = ("--set", "model_train.devices=2")
 
-EPOCHS = 4
-CONFIG = f"""\
-name: NAME
-parameters:
-  data_load: {{source_url: "sample://shapes?images=24&size=64&seed=3"}}
-  model_train: {{image_size: 64, epochs: {EPOCHS}}}
-  model_eval: {{min_map50: 0.0, allow_no_detections: true}}
-deliver: {{model_quality_report: "report  {{path}}/report.html"}}
-"""
 # `a` has the memory; only `b` says that it has a GPU, which is none: it tells where a step goes
 THERE = """\
 store: s3://shared/five
@@ -85,86 +77,6 @@ def test_what_the_cluster_cannot_run_is_refused_before_anything_is_queued(counte
     assert "no dev run" in counter.run("-m", "pipeline", "show", code=1)
 
 
-def test_the_five_notebooks_make_what_they_make_here(checkout: Checkout) -> None:
-    for name, more in (("here", ""), ("there", THERE)):
-        (checkout.root / "configs" / f"{name}.yaml").write_text(CONFIG.replace("NAME", name) + more)
-    checkout.run("step.dev.py", "--config", "configs/here.yaml")
-    out = checkout.run("step.dev.py", "--config", "configs/there.yaml")
-    here, there = (checkout.manifest(f"configs/{name}.yaml") for name in ("here", "there"))
-    assert {step: host(there, step) for step in there["steps"]} == {
-        "data_load": "a",
-        "data_prep": "a",
-        "model_train": "b",
-        "model_pack": "b",
-        "model_eval": "b",
-    }
-    for step in here["steps"]:
-        assert found(there, step) == found(here, step), step
-    record = there["steps"]["model_train"]
-    assert (record["engine"], record["job"]) == ("ray", f"{there['run']}-model_train-001-1")
-    assert record["environment"] == here["steps"]["model_train"]["environment"]
-    assert record["process"] != here["steps"]["model_train"]["process"]
-    assert "model_train runs on b: job" in out
-    assert list((checkout.root / ".cache" / "logs" / there["run"] / "model_train" / "1").rglob("*tfevents*"))
-    assert "epoch" in checkout.run("-m", "pipeline", "log", "model_train", "--config", "configs/there.yaml")
-    assert (checkout.root / "out" / "dev" / "there" / "index.html").is_file()
-
-
-def test_a_training_whose_machine_loses_its_power_ends_where_an_undisturbed_one_does(checkout: Checkout) -> None:
-    config = "configs/there.yaml"
-    undisturbed = found(checkout.manifest(config), "model_train")
-    text = (checkout.root / config).read_text()
-    (checkout.root / config).write_text(text.replace("model_train: {gpus: 1}", "model_train: {cpus: 1}"))
-    program = checkout.begin("step.dev.py", "model_train", "--config", config, "--force")
-    try:
-        assert program.stderr is None
-        lost = wait_for(lambda: checkout.place("model_train", config), 60, "the training starts")
-        wait_for(lambda: resumable(checkout, "five"), 60, "an epoch is kept")
-        checkout.cluster.machines[lost].kill()
-        out = checkout.end(program)
-    finally:
-        checkout.cluster.machines[lost].start()
-        checkout.cluster.start(lost)
-    manifest = checkout.manifest(config)
-    assert found(manifest, "model_train") == undisturbed
-    assert host(manifest, "model_train") == {"a": "b", "b": "a"}[lost]
-    assert manifest["steps"]["model_train"]["job"].endswith("-2")
-    assert "is gone; the step goes on elsewhere" in out
-    assert "continuing after epoch" in checkout.run("-m", "pipeline", "log", "model_train", "--config", config)
-    assert not resumable(checkout, "five")
-
-
-TWO = ("--set", "model_train.devices=2")
-
-
-@pytest.mark.parametrize("role", ["other", "first"])
-def test_a_training_on_two_machines_of_which_one_loses_its_power_has_the_bytes_of_two_processes_on_one(
-    role: str, checkout: Checkout
-) -> None:
-    """The other machine is replaced; where the first is lost, which runs the notebook, a new job goes on."""
-    checkout.run("step.dev.py", "model_train", "--config", "configs/here.yaml", *TWO)  # once: then it is reused
-    undisturbed = found(checkout.manifest("configs/here.yaml"), "model_train")
-    config = "configs/there.yaml"
-    text = (checkout.root / config).read_text()
-    (checkout.root / config).write_text(re.sub(r"model_train: {\w+: \d}", "model_train: {nodes: 2}", text))
-    program = checkout.begin("step.dev.py", "model_train", "--config", config, *TWO, "--force")
-    first = wait_for(lambda: checkout.place("model_train", config), 60, "the training starts")
-    wait_for(lambda: resumable(checkout, "five"), 300, "an epoch is kept")
-    lost = {"first": first, "other": {"a": "b", "b": "a"}[first]}[role]
-    checkout.cluster.machines[lost].kill()
-    checkout.cluster.machines[lost].start()
-    checkout.cluster.start(lost)
-    checkout.end(program)
-    manifest = checkout.manifest(config)
-    assert found(manifest, "model_train") == undisturbed
-    assert manifest["steps"]["model_train"]["job"].endswith({"first": "-2", "other": "-1"}[role])
-    log = checkout.run("-m", "pipeline", "log", "model_train", "--config", config)
-    assert "training on a, b" in log
-    assert "continuing after epoch" in log
-    assert (f"{lost} is gone; the training goes on with another machine" in log) == (role == "other")
-    assert checkout.at_work() == {}
-
-
 def test_a_killed_command_leaves_its_job_and_the_next_one_follows_it(counter: Checkout) -> None:
     arguments = ["step.dev.py", "--set", "count.seconds=20"]
     program = counter.begin(*arguments)
@@ -219,6 +131,69 @@ def test_a_step_whose_network_is_cut_ends_there_and_goes_on_elsewhere(counter: C
     assert (record["job"][-2:], host(manifest, "count") != lost, record["metrics"]["begun"] > 0) == ("-2", True, True)
     assert counter.at_work() == {}
     print(f"it ended {took:.0f} s after the cut")
+
+
+def test_the_five_notebooks_make_what_they_make_here(checkout: Checkout, undisturbed: Undisturbed) -> None:
+    config = (checkout.root / "configs" / "here.yaml").read_text().replace("name: here", "name: there")
+    (checkout.root / "configs" / "there.yaml").write_text(config + THERE)
+    out = checkout.run("step.dev.py", "--config", "configs/there.yaml")
+    here, there = undisturbed.result().on_one, checkout.manifest("configs/there.yaml")
+    assert {step: host(there, step) for step in there["steps"]} == {
+        "data_load": "a",
+        "data_prep": "a",
+        "model_train": "b",
+        "model_pack": "b",
+        "model_eval": "b",
+    }
+    for step in here["steps"]:
+        assert found(there, step) == found(here, step), step
+    record = there["steps"]["model_train"]
+    assert (record["engine"], record["job"]) == ("ray", f"{there['run']}-model_train-001-1")
+    assert record["environment"] == here["steps"]["model_train"]["environment"]
+    assert record["process"] != here["steps"]["model_train"]["process"]
+    assert "model_train runs on b: job" in out
+    assert list((checkout.root / ".cache" / "logs" / there["run"] / "model_train" / "1").rglob("*tfevents*"))
+    assert "epoch" in log_of(checkout, "configs/there.yaml")
+    assert (checkout.root / "out" / "dev" / "there" / "index.html").is_file()
+
+
+def test_a_training_on_two_machines_that_both_lose_their_power_has_the_bytes_of_two_processes_on_one(
+    checkout: Checkout, undisturbed: Undisturbed
+) -> None:
+    """The other machine is replaced; then the first is lost, which runs the notebook, and a new job goes on."""
+    config = "configs/there.yaml"
+    text = (checkout.root / config).read_text()
+    (checkout.root / config).write_text(text.replace("model_train: {gpus: 1}", "model_train: {nodes: 2}"))
+    program = checkout.begin("step.dev.py", "model_train", "--config", config, *TWO_PROCESSES, "--force")
+    first = wait_for(lambda: checkout.place("model_train", config), 60, "the training starts")
+    wait_for(lambda: resumable(checkout, "five"), 300, "an epoch is kept")
+    other = {"a": "b", "b": "a"}[first]
+    restart(checkout.cluster, other)
+    told = f"{other} is gone; the training goes on with another machine"
+    wait_for(lambda: log_of(checkout, config).partition(told)[2].count("training on a, b"), 300, "it goes on")
+    restart(checkout.cluster, first)
+    out = checkout.end(program)
+    manifest = checkout.manifest(config)
+    assert found(manifest, "model_train") == found(undisturbed.result().on_two, "model_train")
+    assert manifest["steps"]["model_train"]["job"].endswith("-2")
+    assert "is gone; the step goes on elsewhere" in out
+    log = log_of(checkout, config)
+    assert "training on a, b" in log
+    assert "continuing after epoch" in log
+    assert checkout.at_work() == {}
+    assert not resumable(checkout, "five")
+
+
+def restart(cluster: RayMachines, name: str) -> None:
+    """Take a machine's power away, and give it back."""
+    cluster.machines[name].kill()
+    cluster.machines[name].start()
+    cluster.start(name)
+
+
+def log_of(checkout: Checkout, config: str) -> str:
+    """What `log` prints of the training."""
+    return str(checkout.run("-m", "pipeline", "log", "model_train", "--config", config))
 
 
 def resumable(checkout: Checkout, folder: str) -> set[str]:

@@ -15,6 +15,13 @@ from machines import Machine, checkout, machines, short_folder
 from seaweed import KEY, SECRET, seaweed
 
 TOKEN = "5f0e8d7c6b5a49382716f0e8d7c6b5a4"
+# the head gives up a machine that does not answer after some seconds, instead of almost a minute
+NOTICING = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
 BUCKET = """\
 import s3fs, time
 for _ in range(100):
@@ -79,6 +86,7 @@ def ray_machines() -> Iterator[RayMachines]:
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
+            **NOTICING,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
         }

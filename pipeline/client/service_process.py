@@ -70,6 +70,12 @@ class RunningService:
         except OSError:  # it is busy, or this process has too many open files
             return True
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that its processes have for themselves, so that would be free without them."""
+        server = psutil.Process(self.pid)
+        return sum(each.memory_full_info().uss for each in [server, *server.children(recursive=True)])
+
     def answers(self, timeout: float = 10.0) -> bool:
         """Whether it answers at all within so many seconds."""
         with requests.Session() as session:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline.evaluation.exposure import Exposure, check_exposure
-from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.form_comparison import MeasuredForm, compare_forms
+from pipeline.evaluation.prediction import FormPredictions, ServicePredictions
 from pipeline.evaluation.references import Reference, ReferenceDetections, compare_with_references
 from pipeline.evaluation.slices import Slices, measure_slices
 from pipeline.metrics.chance import Chance, measure_chance
@@ -26,6 +28,7 @@ class Measurement:
     chance: Chance
     exposure: Exposure
     references: tuple[Reference, ...]  # other models on the same images
+    forms: tuple[MeasuredForm, ...]  # further forms of this model on the same images
     slices: Slices
     advice: ThresholdAdvice | None  # on the service's score threshold
 
@@ -50,9 +53,17 @@ class Measurement:
 
 
 def measure(
-    truth: GroundTruth, predictions: ServicePredictions, bento: Path, references: Mapping[str, ReferenceDetections]
+    truth: GroundTruth,
+    predictions: ServicePredictions,
+    bento: Path,
+    references: Mapping[str, ReferenceDetections],
+    forms: Mapping[str, FormPredictions] = MappingProxyType({}),
+    max_form_loss: float = 0.0,
 ) -> Measurement:
-    """Measure what a packed model found in a test set, beside what other models found there."""
+    """Measure what a packed model found in a test set, beside what other models and other forms of it found there.
+
+    A form whose mAP is lower by more than `max_form_loss` is refused.
+    """
     metrics = evaluate(truth, predictions.results)
     draws = draw_figures(metrics)
     return Measurement(
@@ -61,6 +72,7 @@ def measure(
         chance=measure_chance(metrics, draws),
         exposure=check_exposure(truth, bento, predictions.results),
         references=compare_with_references(truth, metrics, draws, references),
+        forms=compare_forms(truth, draws, forms, max_form_loss),
         slices=measure_slices(truth, metrics),
         advice=advise_threshold(metrics, float(predictions.service["serving_score_threshold"])),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.decision import decide
+from pipeline.evaluation.form_comparison import MeasuredForm
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.references import Reference
@@ -39,6 +40,7 @@ def write_metrics(path: Path, measured: Measurement, gate: QualityGate) -> None:
         },
         "threshold_advice": asdict(measured.advice) if measured.advice else None,
         "references": {each.name: _reference(each) for each in measured.references},
+        "forms": {each.name: _form(each) for each in measured.forms},
     }
     path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")
 
@@ -59,6 +61,12 @@ def _reference(reference: Reference) -> dict[str, Any]:
         "figures": {name: _difference(each) for name, each in paired.figures.items()},
         "class_ap": {name: _difference(each) for name, each in paired.class_ap.items()},
     }
+
+
+def _form(form: MeasuredForm) -> dict[str, Any]:
+    """The differences of a form from the service."""
+    figures = form.paired.figures if form.paired else {}
+    return {"refusal": form.refusal, "figures": {name: _difference(each) for name, each in figures.items()}}
 
 
 def _difference(each: Difference) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def choose_form(
     runtime: str = "cpu",
     precision: str = FP32,
     max_map_loss: float = 0.01,
+    map_fp32: float | None = None,
 ) -> ModelForm:
     """Make the form that is asked for, measure it, and refuse it where it loses too much accuracy.
 
@@ -78,6 +79,7 @@ def choose_form(
         runtime: A name in `RUNTIMES`.
         precision: One of its precisions.
         max_map_loss: How much lower than the reference's the mAP on the eval set may be.
+        map_fp32: The reference's, where it has been measured.
 
     Raises:
         StepError: The mAP is lower by more than that, or it cannot be measured, for the eval set has no object; or this
@@ -95,7 +97,7 @@ def choose_form(
     elif form.metadata.precision == FP32:
         return form
     truth = read_ground_truth(datasets.evaluation / "annotations.json")
-    before = measure_map(Predictor(model.path, reference), reference, truth)
+    before = measure_map(Predictor(model.path, reference), reference, truth) if map_fp32 is None else map_fp32
     after = measure_map(Predictor(form.model.path, form.metadata), form.metadata, truth)
     name = f"{runtime} in {form.metadata.precision}"
     if before is None or after is None:

@@ -10,6 +10,7 @@ from pipeline.data.dataset_origin import read_origin
 from pipeline.data.report.inline_images import Sections
 from pipeline.detection.training_origins import ORIGINS_FILE, TrainingOrigins
 from pipeline.evaluation.decision import Decision, decide
+from pipeline.evaluation.form_comparison import deliver_forms
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics_file import write_metrics
 from pipeline.evaluation.prediction import ServicePredictions
@@ -32,6 +33,8 @@ class EvaluationFolders:
     training: Path
     packed: Path
     test: Path  # the test set
+    forms: Path  # further forms of the model
+    delivered: Path  # those of them that lose little
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def write_evaluation(
     checked: Mapping[str, tuple[GroundTruth, ServicePredictions]],
     adopt: Sequence[str] = (),
 ) -> WrittenEvaluation:
-    """Write `predictions.json`, `metrics.json`, `report.html`, `MODEL_CARD.md` and the folder `label_check`.
+    """Write `predictions.json`, `metrics.json`, the report, the model card, `label_check`, and the forms that passed.
 
     Args:
         folders: Of the files.
@@ -68,6 +71,7 @@ def write_evaluation(
     """
     measured.predictions.write_results(folders.results / "predictions.json")
     write_metrics(folders.results / "metrics.json", measured, gate)
+    deliver_forms(measured.forms, folders.forms, folders.delivered)
     metadata = ModelMetadata.read(folders.packed / "src" / METADATA_FILE)
     trained = ModelMetadata.read(folders.training / METADATA_FILE)
     # a Bento that was chosen by hand may be of another training

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from tqdm import tqdm
 from pipeline.client.http_client import Answer, ServedImage, ServiceClient, parse
 from pipeline.client.service_process import serve
 from pipeline.data.coco import Image
-from pipeline.errors import DataError, MissingError, StepError
+from pipeline.errors import DataError, MissingError, PipelineError, StepError
+from pipeline.evaluation.packed_forms import read_forms
 from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.serving.model_metadata import MODEL_FILE
 from pipeline.serving.runtimes import FP32
 from pipeline.serving.self_test import count_unmatched
+
+log = logging.getLogger(__name__)
 
 _PERCENTILES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
 STAGES = {
@@ -52,10 +57,20 @@ class ServicePredictions:
     dropped: dict[str, int]  # detections by class name, for classes that the test set does not have
     unknown_classes: tuple[str, ...]  # of the test set, which the service does not know
     resized: tuple[str, ...]  # images whose size is not the annotated one
+    model_bytes: int = 0  # of the model's file, and those that the service's processes have for themselves after the
+    memory_bytes: int = 0  # last image; 0 where only the service's address is known
 
     def write_results(self, path: Path) -> None:
         """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
         path.write_text(json.dumps(self.results), "utf-8")
+
+
+@dataclass(frozen=True)
+class FormPredictions:
+    """What a form finds in the test set through its REST API, or why that cannot be told."""
+
+    predictions: ServicePredictions | None
+    absence: str = ""
 
 
 def predict_sets(
@@ -67,10 +82,36 @@ def predict_sets(
     """
     with serve(bento, log_path=log_path) as service:
         check_test_image(service.url)
-        return {
-            name: predict_dataset(service.url, truth, score_threshold=score_threshold, workers=workers)
-            for name, truth in sets.items()
-        }
+        found = {}
+        for name, truth in sets.items():
+            predicted = predict_dataset(service.url, truth, score_threshold=score_threshold, workers=workers)
+            size = (bento / "src" / MODEL_FILE).stat().st_size
+            found[name] = replace(predicted, model_bytes=size, memory_bytes=service.memory)
+    return found
+
+
+def predict_forms(
+    folder: Path, truth: GroundTruth, *, log_folder: Path, score_threshold: float, workers: int
+) -> dict[str, FormPredictions]:
+    """Serve the forms in a folder that `pack_forms` wrote one after the other, and send each the test set.
+
+    The output of each server goes to a file of its own in `log_folder`.
+    """
+    found = {}
+    for form in read_forms(folder):
+        if form.absence:
+            found[form.name] = FormPredictions(None, form.absence)
+            continue
+        log.info("serving %s", form.name)
+        path = log_folder / f"{form.name}.log"
+        try:
+            predicted = predict_sets(
+                folder / form.name, {form.name: truth}, log_path=path, score_threshold=score_threshold, workers=workers
+            )
+            found[form.name] = FormPredictions(predicted[form.name])
+        except PipelineError as error:
+            found[form.name] = FormPredictions(None, f"it cannot be measured: {error.problem}")
+    return found
 
 
 def check_test_image(url: str) -> int:

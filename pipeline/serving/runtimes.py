@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,6 +49,11 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
 )
 """The choices by name. Without a GPU that it can use, a service runs on the CPU."""
 
+FORMS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {f"{name}-{precision}": (name, precision) for name, each in RUNTIMES.items() for precision in each.precisions}
+)
+"""Runtime and precision of each form that a model can be packed in, by the form's name, such as `openvino-int8`."""
+
 
 def check_form(runtime: str, precision: str) -> None:
     """Check that there is a runtime of this name, and that it computes in this precision.
@@ -67,6 +72,20 @@ def check_form(runtime: str, precision: str) -> None:
             f"the runtime {runtime!r} does not compute in {precision}",
             expected=f"for {runtime}, {own}; for {precision}, {' or '.join(able)}",
             remedy="change runtime or precision",
+        )
+
+
+def check_forms(runtime: str, precision: str, forms: Sequence[str]) -> None:
+    """Check that no further form is named twice, or is that of the service itself.
+
+    Raises:
+        DataError: One is.
+    """
+    names = [f"{runtime}-{precision}", *forms]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"a form is packed twice: {', '.join(twice)}",
+            expected=f"forms other than that of the service, {names[0]}, each of them once",
         )
 
 

@@ -34,10 +34,19 @@ TABLE = {  # the entity names are the users'
         ["coco_train_dataset", "coco_eval_dataset", "yolox_pth_pretrain_weights"],
         ["obj_detect_inference_files"],
     ),
-    "model_pack": (["obj_detect_inference_files", "coco_train_dataset", "coco_eval_dataset"], ["bento_service"]),
+    "model_pack": (
+        ["obj_detect_inference_files", "coco_train_dataset", "coco_eval_dataset"],
+        ["bento_service", "bento_service_forms"],
+    ),
     "model_eval": (
-        ["coco_test_dataset", "coco_train_dataset", "bento_service", "obj_detect_inference_files"],
-        ["coco_inference_result_dataset", "model_quality_report"],
+        [
+            "coco_test_dataset",
+            "coco_train_dataset",
+            "bento_service",
+            "bento_service_forms",
+            "obj_detect_inference_files",
+        ],
+        ["coco_inference_result_dataset", "model_quality_report", "delivered_forms"],
     ),
 }
 

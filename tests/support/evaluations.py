@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.data.dataset_origin import read_origin
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections
 from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.form_comparison import MeasuredForm
 from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.image_properties import Divisions
 from pipeline.evaluation.measurement import Measurement
@@ -63,6 +64,7 @@ def evaluated(
     limits: Sequence[str] = (),
     gate: Mapping[str, Any] | None = None,
     draws: int = 50,
+    forms: Sequence[MeasuredForm] = (),
     **changes: Any,
 ) -> tuple[Measurement, QualityGate]:
     """What model_eval measures and decides by these detections; `changes` are those of the service's answers."""
@@ -77,6 +79,7 @@ def evaluated(
         chance=chance,
         exposure=exposure,
         references=references,
+        forms=tuple(forms),
         slices=measure_divisions(metrics, Divisions((), ()), draws=draws),
         advice=advise_threshold(metrics, 0.3, draws=draws),
     )

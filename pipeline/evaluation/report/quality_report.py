@@ -126,6 +126,7 @@ def _notes(measured: Measurement) -> list[str]:
     if predictions.resized:
         first = f"{len(predictions.resized)}, for instance {predictions.resized[0]}"
         notes.append(f"test images that are not of the annotated size: {first}")
+    notes += [f"{each.name} is not delivered: {each.refusal}" for each in measured.forms if each.refusal]
     if missing := missing_fonts(metrics.classes):
         notes.append(missing)
     return notes

@@ -14,9 +14,11 @@ from detections import found
 from evaluations import evaluated
 from jsonschema import Draft202012Validator
 
+from pipeline.evaluation.form_comparison import MeasuredForm
 from pipeline.evaluation.metrics_file import write_metrics
 from pipeline.metrics.detection_metrics import evaluate
 from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.paired import compare_models
 
 BOX = [10, 10, 40, 40]
 SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.schema.json").read_text("utf-8"))
@@ -68,6 +70,17 @@ def test_every_figure_of_real_annotations(real_truth: GroundTruth, jittered: Cal
     known = [each for each in read["classes"] if each["ap_interval"] is not None]
     assert 10 < len(known) < len(read["classes"])
     assert all(each["images"] >= 5 for each in known)
+
+
+def test_the_forms_of_the_model(coco_file: Callable, written: Callable) -> None:
+    truth = coco_file([(1, 1, BOX), (2, 1, BOX)], images=2)
+    results = [found(1, 1, BOX, 0.9), found(2, 1, BOX, 0.9)]
+    paired = compare_models(truth, results, results[:1], draws=20)
+    forms = [MeasuredForm("cpu-int8", None, paired, "it loses"), MeasuredForm("openvino-bf16", refusal="no bf16")]
+    read = written(truth, results, forms=forms)["forms"]
+    assert read["openvino-bf16"] == {"refusal": "no bf16", "figures": {}}
+    assert read["cpu-int8"]["figures"]["mAP"]["before"] == pytest.approx(1)
+    assert read["cpu-int8"]["figures"]["mAP"]["change"] == pytest.approx(-0.495, abs=1e-3)
 
 
 def test_the_decision_and_other_models(coco_file: Callable, written: Callable) -> None:

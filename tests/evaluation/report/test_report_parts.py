@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from detections import found
+from evaluations import predictions
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.evaluation.form_comparison import MeasuredForm
 from pipeline.evaluation.hardware import Hardware
 from pipeline.evaluation.image_properties import Division, Divisions
 from pipeline.evaluation.prediction import STAGES, ServicePredictions
 from pipeline.evaluation.slices import measure_divisions
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
 from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.paired import compare_models
 from pipeline.metrics.thresholds import advise_threshold
 
 BOX = [10, 10, 40, 40]
@@ -101,3 +104,25 @@ def test_speed(coco_file: Callable, told: bool) -> None:
     assert "EPYC, 2 CPUs, 8.0 GiB memory" in text
     assert ("GPU NVIDIA H200, 143771 MiB, driver 570 " if told else "GPU none ") in text
     assert ("onnxruntime 1.31.1 on CPUExecutionProvider, fp32, 2 threads" if told else "runtime unknown ") in text
+
+
+def test_forms(coco_file: Callable) -> None:
+    truth = coco_file([(number, 1, BOX) for number in range(1, 31)], images=30)
+    right = [found(number, 1, BOX) for number in range(1, 31)]
+    paired = compare_models(truth, right, right[:15], draws=50)
+    gpu = {"runtime": "cuda", "precision": "fp32", "providers": ["CPUExecutionProvider"]}
+    forms = [
+        MeasuredForm("cpu-int8", predictions(right[:15], memory_bytes=120_000_000), paired, "it loses 0.495 of mAP"),
+        MeasuredForm("cuda-fp32", predictions(right, service=gpu), compare_models(truth, right, right, draws=50)),
+        MeasuredForm("openvino-bf16", refusal="this CPU has no bf16"),
+    ]
+    values = {"metrics": evaluate(truth, right), "predictions": predictions(right, model_bytes=3_800_000)}
+    text = shown("forms.html.j2", forms=forms, **values)
+    assert "cpu-fp32 1.000 10.0 20.0 6.0 3.8 0 the service" in text
+    assert re.search(r"cpu-int8 0\.505 -0\.495 worse -0\.\d{3} to -0\.\d{3} 10\.0 20\.0 6\.0 0\.0 120 no", text), text
+    assert re.search(r"cuda-fp32 1\.000 \+0\.000 the same .* yes", text)
+    assert "openvino-bf16 - - - - - - no" in text
+    assert "cpu-int8 is not delivered: it loses 0.495 of mAP." in text
+    assert "openvino-bf16 is not delivered: this CPU has no bf16." in text
+    assert "Here cuda-fp32 ran on CPUExecutionProvider." in text
+    assert "cpu-int8 ran on" not in text

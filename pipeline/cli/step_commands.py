@@ -18,7 +18,7 @@ from pipeline.runtime.code import NOT_INSTALLED, environment
 from pipeline.runtime.deliverables import deliver, deliver_step
 from pipeline.runtime.engines.choice import check_engine
 from pipeline.runtime.git import code_state, refuse_dirty
-from pipeline.runtime.manifest import RunManifest
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, Values, check_name, read_yaml, with_config_of
 from pipeline.runtime.resolving import NamedInput, find_input, find_run
@@ -73,13 +73,10 @@ def _run(context: CommandContext) -> int:
     opens_run = not arguments.run and (arguments.step is None or not steps[arguments.step].reads)
     project = _select_project(context, opens_run=opens_run)
     overrides = parse_overrides(arguments.set, arguments.step, steps)
-    if missing := [name for name, version in environment().items() if version == NOT_INSTALLED]:
-        raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
+    check_packages()
     parameters = project.parameters(overrides)  # whose checks may import any of the packages
-    if project.mode == "prod":
-        refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
-    check_engine(project, selected)
+    check_ready(project, selected)
     names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
     earlier, pipeline = arguments.earlier_than, project.config.name
@@ -116,7 +113,7 @@ def _run(context: CommandContext) -> int:
         except GateError:
             _log_lines(deliver_step(project, manifest.run, project.runs.load(manifest.run).of(step.name)[-1]))
             raise
-        _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
+        log_step(record, steps)
         if step.name != list(steps)[-1]:  # the last step's deliverables are shown with all others
             _log_lines(deliver_step(project, manifest.run, record))
     if selected[-1].name == list(steps)[-1]:
@@ -143,6 +140,24 @@ def _select_project(context: CommandContext, *, opens_run: bool) -> Project:
         )
     log.info("config %s", project.config_file)
     return project
+
+
+def check_packages() -> None:
+    """Refuse to run anything where packages are missing."""
+    if missing := [name for name, version in environment().items() if version == NOT_INSTALLED]:
+        raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
+
+
+def check_ready(project: Project, selected: Sequence[StepNotebook]) -> None:
+    """Refuse what would stop the steps, before a run is opened."""
+    if project.mode == "prod":
+        refuse_dirty(project.root, code_state(project.root))
+    check_engine(project, selected)
+
+
+def log_step(record: StepRecord, steps: dict[str, StepNotebook]) -> None:
+    """Tell what a step came to."""
+    _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
 
 
 def _log_lines(lines: Sequence[str]) -> None:

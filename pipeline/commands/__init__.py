@@ -10,6 +10,7 @@ MODULES: tuple[str, ...] = (
     "pipeline.commands.container_commands",
     "pipeline.commands.collect_command",
     "pipeline.commands.compare_command",
+    "pipeline.commands.sweep_command",
     "pipeline.commands.examine_command",
 )
 """The modules with commands, in the order of the help."""

@@ -48,6 +48,7 @@ class Measurement:
             "seen_exact_share": self.exposure.exact / metrics.images if known else None,
             "seen_similar_share": self.exposure.similar / metrics.images if known else None,
             "images_per_second": self.predictions.images_per_second,
+            "latency_p50_ms": self.predictions.latency["p50"],
             "latency_p95_ms": self.predictions.latency["p95"],
         }
 

@@ -47,17 +47,22 @@ class StepNotebook:
         """The names of all its inputs: what it reads, and what it compares that with."""
         return (*self.reads, *(EARLIER + entity for entity in self.earlier))
 
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of a name; UsageError with the nearest name where there is none."""
+        if name not in self.parameters:
+            see_help = f"see: python step.dev.py {self.name} --help"
+            raise UsageError(
+                f"{self.name} has no parameter '{name}'",
+                where=self.path,
+                expected="one of " + ", ".join(self.parameters),
+                remedy=did_you_mean(name, self.parameters, otherwise=see_help, cutoff=0.4),
+            )
+        return self.parameters[name]
+
     def resolve(self, values: dict[str, Any]) -> dict[str, Any]:
         """All parameters: the defaults with the given values laid over them, checked."""
         for name in values:
-            if name not in self.parameters:
-                see_help = f"see: python step.dev.py {self.name} --help"
-                raise UsageError(
-                    f"{self.name} has no parameter '{name}'",
-                    where=self.path,
-                    expected="one of " + ", ".join(self.parameters),
-                    remedy=did_you_mean(name, self.parameters, otherwise=see_help, cutoff=0.4),
-                )
+            self.parameter(name)
         resolved = {
             name: parameter.check(values.get(name, parameter.default), self.name)
             for name, parameter in self.parameters.items()

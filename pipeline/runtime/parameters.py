@@ -29,12 +29,13 @@ PLACEHOLDER = re.compile(r"\$\{\w+\}")  # an environment variable, whose value i
 LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")
 CHOICES = re.compile(r"one of (?P<names>[\w.-]+(, [\w.-]+)*)")
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
+MULTIPLE = re.compile(rf"a multiple of {NUMBER}")
 BOUNDS: dict[re.Pattern[str], Callable[..., bool]] = {
     re.compile(rf"from {NUMBER} to {NUMBER}"): lambda value, low, high: low <= value <= high,
     re.compile(rf"at least {NUMBER}"): lambda value, low: value >= low,
     re.compile(rf"at most {NUMBER}"): lambda value, high: value <= high,
     re.compile(rf"above {NUMBER}"): lambda value, low: value > low,
-    re.compile(rf"a multiple of {NUMBER}"): lambda value, divisor: value % divisor == 0,
+    MULTIPLE: lambda value, divisor: value % divisor == 0,
 }
 SENSITIVE = r"(key|token|secret|sig|signature|auth|authorization|pass|passwd|password|pwd|code|credentials?|connect)"
 CREDENTIALS = re.compile(
@@ -59,6 +60,16 @@ class Parameter:
     default: Any
     help: str
 
+    @property
+    def clauses(self) -> list[str]:
+        """The parts of the comment, of which some are constraints."""
+        return [clause.strip() for clause in self.help.split(";")]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a value between two allowed ones may be refused."""
+        return any(CHOICES.fullmatch(clause) or MULTIPLE.fullmatch(clause) for clause in self.clauses)
+
     def check(self, value: Any, step: str) -> Any:
         """The value in the declared type: 1 as 1.0 where a float is declared, so that both have one fingerprint."""
         where = f"{step}.{self.name}"
@@ -74,7 +85,7 @@ class Parameter:
             example = "" if self.default in ("", [], {}) else f", such as {self.default!r}"
             raise UsageError(f"{where} is {value!r}", expected=f"{self.type}{example}", remedy=self.help) from error
         for item in _items(typed) if value != self.default else ():
-            for clause in map(str.strip, self.help.split(";")):
+            for clause in self.clauses:
                 if not _holds(clause, item):
                     names = choices["names"].split(", ") if (choices := CHOICES.fullmatch(clause)) else []
                     remedy = did_you_mean(item, names, otherwise=self.help)

@@ -75,27 +75,46 @@ def unfinished_run(
 ) -> RunManifest | None:
     """The newest run, if the same command opened it and it was killed, stopped or failed.
 
-    The same command has the same steps, parameters, `--input` as typed, and code. A run in which another process may be
-    at work is left to that process.
+    A run in which another process may be at work is left to that process.
     """
     newest = project.runs.newest(pipeline=project.config.name)
-    if newest is None or newest.asked != tuple(steps) or all(newest.success(step) for step in steps):
+    if newest is None or all(newest.success(step) for step in steps):
         return None
-    latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
+    is_same = is_of_command(project, newest, parameters, overrides, steps, typed)
+    return newest if is_same and is_left(project, newest) else None
+
+
+def is_of_command(
+    project: Project,
+    manifest: RunManifest,
+    parameters: Values,
+    overrides: Values,
+    steps: Sequence[str],
+    typed: Mapping[str, str],
+) -> bool:
+    """Whether a command, repeated, would open the same run: same steps, parameters, `--input` as typed, and code."""
+    if manifest.asked != tuple(steps):
+        return False
+    latest = [manifest.of(name)[-1] for name in project.steps if manifest.of(name)]
     resolved = _same_wherever({**asdict(project.config), "parameters": parameters, "set": overrides})
-    is_same = (
-        _same_wherever({key: value for key, value in newest.config.items() if key != INPUT}) == resolved
-        and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
-        and newest.code == asdict(code_state(project.root))
+    return (
+        _same_wherever({key: value for key, value in manifest.config.items() if key != INPUT}) == resolved
+        and {entity: each.typed for entity, each in named_inputs(manifest).items()} == typed
+        and manifest.code == asdict(code_state(project.root))
         and all(
             (record.notebook_digest, record.code_digest) == (step.digest, code_digest(step.imports))
             for record in latest
             if (step := project.steps[record.step])
         )
     )
-    store, begun = project.runs.store, [record for record in latest if not record.ended]
-    workers = {newest.process, *(command_of(store, newest.run, record) for record in begun)}
-    return newest if is_same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def is_left(project: Project, manifest: RunManifest) -> bool:
+    """Whether no other process is at work on a run."""
+    latest = [manifest.of(name)[-1] for name in project.steps if manifest.of(name)]
+    begun = [record for record in latest if not record.ended]
+    workers = {manifest.process, *(command_of(project.runs.store, manifest.run, record) for record in begun)}
+    return all(is_alive(each) is False for each in workers - {this_process()})
 
 
 def _same_wherever(config: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def measured(folder: Path, data: Path, asked: argparse.Namespace) -> list[dict[s
     models = {("cpu", "fp32"): model}
     for runtime in ("cpu", "openvino"):
         models[runtime, "int8"] = quantize(
-            model.path, calibration_images(paths), metadata.image_size, folder / f"{runtime}.onnx",
+            model.path, calibration_images(paths), metadata, folder / f"{runtime}.onnx",
             quantize_outputs=runtime == "cpu",
         )  # fmt: skip
     prepared = [letterbox(decode(path.read_bytes()), metadata.image_size) for path in paths[:8]]

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from pipeline.detection.devices import Machines, Place, ProcessError, Report, run_processes
-from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_memory, write_own_tables
+from pipeline.detection.session import SessionResult, TrainingJob, cut_sets, is_out_of_memory, write_own_tables
 from pipeline.errors import MissingError, PipelineError, StepError
 
 MOST_LOST = 5  # machines: a training that brings down its machine would go on for ever
@@ -186,6 +186,9 @@ def _work_on_machine(config: dict[str, Any]) -> None:
     logger.addHandler(_ForwardingHandler(messages))
     try:
         with machines.inputs(), tempfile.TemporaryDirectory() as folder:
+            if job.uncut and not job.train_folder.is_dir():
+                train, evaluation = cut_sets(job.uncut, job.options.tiling, Path(folder))
+                job = replace(job, train_folder=train.folder, eval_folder=evaluation.folder)
             if job.tables and not job.tables.is_dir():
                 job = replace(job, tables=write_own_tables(job, Path(folder) / "annotations"))
             barrier()  # a download may take longer than the processes wait for each other

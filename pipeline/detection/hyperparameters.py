@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.serving.tiling import Tiling
 
 CHOICES = {
     "augmentation": ("auto", "flip", "mosaic"),
@@ -39,6 +40,13 @@ class TrainingOptions:
     max_minutes: float = 0.0  # training ends with the epoch that reaches this time; 0: no limit
     workers: int = -1  # data loading processes per device; -1 uses none on two cores or fewer, else up to eight
     seed: int = 0
+    tile: int = 0  # side in pixels of the tiles that larger images are cut into, to train on and to serve; 0: none
+    overlap: float = 0.2  # the share of a tile that neighbours have in common at least
+
+    @property
+    def tiling(self) -> Tiling:
+        """How large images are cut into tiles."""
+        return Tiling(self.tile, self.overlap)
 
     @property
     def variant(self) -> str:
@@ -53,6 +61,7 @@ class TrainingOptions:
             if (value := getattr(self, name)) not in choices:
                 expected, remedy = "one of " + ", ".join(choices), did_you_mean(value, choices)
                 raise UsageError(f"there is no {name} '{value}'", where=name, expected=expected, remedy=remedy)
+        _ = self.tiling
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from pipeline.detection.export import ExportedModel
 from pipeline.errors import DataError
 from pipeline.serving.backend import INPUT
 from pipeline.serving.decoding import decode
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.onnxruntime_backend import onnxruntime as onnxruntime  # loaded first, without telemetry
 from pipeline.serving.preprocessing import letterbox, stack
 
@@ -45,14 +46,15 @@ def calibration_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def quantize(
-    model: Path, images: Sequence[Path], image_size: tuple[int, int], path: Path, *, quantize_outputs: bool
+    model: Path, images: Sequence[Path], metadata: ModelMetadata, path: Path, *, quantize_outputs: bool
 ) -> ExportedModel:
     """Quantise an exported ONNX file; the same images give the same bytes.
 
     Args:
         model: The file in fp32.
-        images: Training images, in which the range of every tensor is found. They are prepared as the service does it.
-        image_size: Height and width of the model's input in pixels.
+        images: Training images, in which the range of every tensor is found. They are prepared as the service does it;
+            of each that it would cut into tiles, one view is taken, of the first its whole, of the next its first tile.
+        metadata: Of the model.
         path: The file to write.
         quantize_outputs: Whether convolutions give INT8, too, as ONNX Runtime needs it; OpenVINO does not.
 
@@ -68,7 +70,7 @@ def quantize(
         quantize_static(
             prepared,
             quantized,
-            _CalibrationImages(images, image_size),
+            _CalibrationImages(images, metadata),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -103,12 +105,20 @@ def kept_in_float(model: onnx.ModelProto) -> list[str]:
 class _CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # its type is not followed
     """Gives one image after the other to ONNX Runtime's calibration."""
 
-    def __init__(self, images: Sequence[Path], image_size: tuple[int, int]) -> None:
+    def __init__(self, images: Sequence[Path], metadata: ModelMetadata) -> None:
         self._batches: Iterator[NDArray[np.float32]] = (
-            stack([letterbox(decode(path.read_bytes()), image_size)]) for path in images
+            stack([letterbox(_view(decode(path.read_bytes()), number, metadata), metadata.image_size)])
+            for number, path in enumerate(images)
         )
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next batch, or None after the last."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
+
+
+def _view(image: NDArray[np.uint8], number: int, metadata: ModelMetadata) -> NDArray[np.uint8]:
+    """The image or one of its tiles: another of each image of a row."""
+    tiles = metadata.tiling.tiles(image.shape[1], image.shape[0])
+    place = number % (len(tiles) + 1)
+    return tiles[place - 1].of(image) if place else image

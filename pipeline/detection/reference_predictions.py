@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,8 +28,10 @@ from pipeline.detection.mmcv_ops import nms
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
-from pipeline.serving.predictor import restore
+from pipeline.serving.predictor import Detections, restore
 from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
+from pipeline.serving.tiled_detection import detect_in_image
+from pipeline.serving.tiling import Tiling
 
 BATCH = 8
 """Images in memory at once."""
@@ -39,6 +43,7 @@ def predict_given(
     categories: Mapping[str, int],
     *,
     score_threshold: float = 0.01,
+    tiling: Tiling | None = None,
 ) -> list[dict[str, Any]] | None:
     """Detect objects with the weights that a training was given, before it changed them.
 
@@ -51,7 +56,7 @@ def predict_given(
     """
     if not (files / GIVEN).is_file():
         return None
-    return predict_checkpoint(files, GIVEN, images, categories, score_threshold=score_threshold)
+    return predict_checkpoint(files, GIVEN, images, categories, score_threshold=score_threshold, tiling=tiling)
 
 
 def predict_checkpoint(
@@ -61,6 +66,7 @@ def predict_checkpoint(
     categories: Mapping[str, int],
     *,
     score_threshold: float = 0.01,
+    tiling: Tiling | None = None,
 ) -> list[dict[str, Any]]:
     """Detect objects with a checkpoint of a training, in float32, on a GPU where there is one.
 
@@ -70,6 +76,7 @@ def predict_checkpoint(
         images: The id and the file of each image.
         categories: Category ids by class name. Detections of other classes are left out, as `predict_dataset` does it.
         score_threshold: The lowest score, or the model's own where that is higher, as the service does it.
+        tiling: How large images are cut into tiles; None: as the training has it.
 
     Returns:
         The detections in COCO's results format, images in the order given, by descending score in each. Boxes are in
@@ -81,10 +88,20 @@ def predict_checkpoint(
         StepError: The checkpoint lacks a class of the model.
     """
     metadata = ModelMetadata.read(files / METADATA_FILE)
+    if tiling:
+        metadata = metadata.in_tiles(tiling.size, tiling.overlap)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = load_detector(metadata, files / checkpoint).to(device)
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations omit it
     results: list[dict[str, Any]] = []
+
+    def detect(batch: Sequence[Letterboxed]) -> list[Detections]:
+        pixels = torch.from_numpy(stack(batch)).to(device, memory_format=torch.channels_last)
+        found = zip(suppressed(detector, pixels, metadata), batch, strict=True)
+        return [
+            restore(boxes.numpy(), scores.numpy(), labels.numpy(), image) for (boxes, scores, labels), image in found
+        ]
+
     with (
         torch.inference_mode(),
         # cuDNN would round the inputs of convolutions to TF32's 10 bits
@@ -95,11 +112,13 @@ def predict_checkpoint(
     ):
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
-            batch = list(pool.map(lambda path: _read(path, metadata.image_size), [path for _, path in part]))
-            pixels = torch.from_numpy(stack(batch)).to(device, memory_format=torch.channels_last)
-            found = suppressed(detector, pixels, metadata)
-            for (image_id, _), image, (boxes, scores, labels) in zip(part, batch, found, strict=True):
-                kept = restore(boxes.numpy(), scores.numpy(), labels.numpy(), image).select(score_threshold)
+            if metadata.tile:  # one image after the other, for they are large
+                found = [detect_in_image(_read(path), metadata, lambda view: detect([view])[0]) for _, path in part]
+            else:
+                size = metadata.image_size
+                found = detect(list(pool.map(lambda path, to=size: letterbox(_read(path), to), [p for _, p in part])))
+            for (image_id, _), each in zip(part, found, strict=True):
+                kept = each.select(score_threshold)
                 rows = zip(kept.boxes.tolist(), kept.scores.tolist(), kept.labels.tolist(), strict=True)
                 results += [
                     {"image_id": image_id, "category_id": categories[metadata.classes[label]]}
@@ -137,9 +156,9 @@ def _suppressed(boxes: Tensor, scores: Tensor, metadata: ModelMetadata) -> tuple
     return boxes[chosen], scores[chosen], labels[chosen]
 
 
-def _read(path: Path, size: tuple[int, int]) -> Letterboxed:
+def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        return letterbox(decode(path.read_bytes()), size)
+        return decode(path.read_bytes())
     except FileNotFoundError as error:
         raise MissingError("an image of the test set is missing", where=path) from error
     except DataError as error:

@@ -17,6 +17,7 @@ from mmengine.dist import is_main_process
 
 from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.learned_images import LearnedImages
+from pipeline.data.tile_cutting import CutDataset, cut_tiles
 from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.coco_metric import TRUTH_FILE
 from pipeline.detection.epochs import EpochRecord
@@ -37,6 +38,7 @@ from pipeline.errors import PipelineError, StepError
 from pipeline.metrics.coco_matching import TruthBoxes
 from pipeline.metrics.ground_truth import ground_truth_of
 from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.tiling import Tiling
 
 CURVE_POINTS = 500  # per training, in TensorBoard
 
@@ -58,6 +60,8 @@ class TrainingJob:
     learned: LearnedImages | None = None  # the images that the weights learn from, to store in the weights
     # `write_tables`' folder, which the processes of a machine share; None: each process writes one for itself
     tables: Path | None = None
+    # the train and eval sets that the two folders were cut from, where they are tiles of larger images
+    uncut: tuple[Path, Path] | None = None
 
     def recipe(self) -> dict[str, str | int | float]:
         """How the model is trained, without what depends on the machine alone."""
@@ -168,6 +172,11 @@ def write_own_tables(job: TrainingJob, folder: Path) -> Path:
     """The same where the sets have not been read."""
     sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]
     return write_tables(sets[0], sets[1], job.eval_folder, folder)
+
+
+def cut_sets(sets: tuple[Path, Path], tiling: Tiling, folder: Path) -> tuple[CutDataset, CutDataset]:
+    """Cut the train and the eval set into tiles, in new folders within one."""
+    return cut_tiles(sets[0], folder / "train", tiling), cut_tiles(sets[1], folder / "eval", tiling)
 
 
 def _end_workers(runner: Any) -> None:

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from pipeline.detection.devices import Machines, execution_config, run_within_me
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import find_family
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
-from pipeline.detection.session import TrainingJob, write_tables
+from pipeline.detection.session import TrainingJob, cut_sets, write_tables
 from pipeline.detection.training_origins import ORIGINS_FILE, TrainingOrigins
 from pipeline.errors import DataError, UsageError
 from pipeline.files import sha256_of
@@ -80,12 +80,16 @@ def train(
     origin: Mapping[str, Any] | None = None,
     weights_origin: WeightsOrigin | None = None,
     machines: Machines | None = None,
+    work: Path | None = None,
 ) -> TrainingResult:
     """Train a detector, and write all files that inference needs and a record of the images it learned from.
 
     Training runs on the GPUs where there are some, in mixed precision, and on the CPU otherwise. The classes are those
     of the train set; with `epochs=0` they are the checkpoint's, and its weights are packed as they are. Pretrained
     weights are validated before training: where no epoch is better, they are the best.
+
+    With a `tile`, images larger than that are cut into tiles for training and validation. Figures of the eval set are
+    then those on its tiles; what the whole images give is known when the service is evaluated.
 
     The record contains the images of both sets, since the eval set chooses the epoch, and the images that the given
     weights learned from, where their file has such a record. It is stored in the files of the weights too.
@@ -104,6 +108,7 @@ def train(
         origin: What the model's metadata says of the origin of the data and of the weights.
         weights_origin: Where the checkpoint comes from, to be kept beside the weights.
         machines: Those of a Ray cluster that the training is divided among; this one is the first. None: this machine.
+        work: An existing folder for tiles while training runs. None: the system's folder for temporary files.
 
     Raises:
         UsageError: The options are impossible, alone or on this machine.
@@ -130,12 +135,14 @@ def train(
             expected="pretrained weights (a weights_url), or another value",
         )
     metadata = ModelMetadata(
-        options.variant, (options.image_size, options.image_size), classes, origin=origin or {}, family=family.name
-    )
+        options.variant, (options.image_size, options.image_size), classes, origin=origin or {}, family=family.name,
+        tile=options.tile, overlap=options.overlap,
+    )  # fmt: skip
     sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
     TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
-    richest = _richest_images(eval_set)
+    _copy_test_image(eval_folder, eval_set, folder)
     if checkpoint and options.epochs == 0:
+        _copy_parity_images(eval_folder, eval_set, folder)
         learned = learn_images(before=before)
         metadata = replace(metadata, classes=checkpoint.classes)
         fit(checkpoint, family.build_model(metadata), metadata.classes)  # refuses weights of another size
@@ -152,30 +159,42 @@ def train(
             learning_rate=options.learning_rate or chosen.learning_rate,
             freeze=chosen.freeze if options.freeze == "auto" else options.freeze,
         )
-        execution = execution_config(options, chosen, len(train_set.images), machines)
-        start = f"weights that know {len(classes) - fresh} of the classes, {fresh} are new" if checkpoint else "scratch"
-        log.info(
-            "training from %s: %d epochs of %d steps of %d images on %d device(s), %s at %.0e", start, options.epochs,
-            execution.iterations, options.batch_size, execution.devices, chosen.optimizer, chosen.learning_rate,
-        )  # fmt: skip
-        warnings = () if checkpoint else scratch_warnings(options, len(train_set.images))
-        for warning in warnings:
-            log.warning("%s", warning)
         names = [[image.file_name for image in each.images] for each in (train_set, eval_set)]
-        with tempfile.TemporaryDirectory() as temporary:  # after an out of memory, every training continues
-            tables = write_tables(train_set, eval_set, eval_folder, Path(temporary) / "annotations")
+        execution = execution_config(options, chosen, len(train_set.images), machines)  # refuses what is not possible
+        with tempfile.TemporaryDirectory(dir=work) as temporary:  # after an out of memory, every training continues
+            seen, uncut = (train_folder, eval_folder), None
+            if options.tile:
+                uncut = seen
+                parts = cut_sets(uncut, options.tiling, Path(temporary))
+                seen, (train_set, eval_set) = (parts[0].folder, parts[1].folder), (each.dataset for each in parts)
+                execution = execution_config(options, chosen, len(train_set.images), machines)
+                log.info(
+                    "%d train and %d eval images in tiles: %d and %d",
+                    *map(len, (*names, *(p.dataset.images for p in parts))),
+                )
+            _copy_parity_images(seen[1], eval_set, folder)
+            start = (
+                f"weights that know {len(classes) - fresh} of the classes, {fresh} are new" if checkpoint else "scratch"
+            )
+            log.info(
+                "training from %s: %d epochs of %d steps of %d images on %d device(s), %s at %.0e", start,
+                options.epochs, execution.iterations, options.batch_size, execution.devices, chosen.optimizer,
+                chosen.learning_rate,
+            )  # fmt: skip
+            warnings = () if checkpoint else scratch_warnings(options, len(train_set.images))
+            for warning in warnings:
+                log.warning("%s", warning)
+            tables = write_tables(train_set, eval_set, seen[1], Path(temporary) / "annotations")
             del train_set, eval_set  # of a million images they take gigabytes
             learned = learn_images(train_folder, eval_folder, before=before, names=names)
             kept = resume or Path(temporary) / "resume"
             job = TrainingJob(
-                options, chosen, metadata, execution, train_folder, eval_folder, folder, weights, kept, logs, learned,
-                tables,
-            )  # fmt: skip
+                options, chosen, metadata, execution, *seen, folder, weights, kept, logs, learned, tables, uncut
+            )
             result = replace(_run(job, machines), warnings=warnings)
     learned.write(folder / FILE_NAME)
     facts = {**result.metadata.training, "learned_images": learned.summary()}
     result = replace(result, metadata=replace(result.metadata, training=facts))
-    _copy_images(eval_folder / "images", richest, folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
     write_epochs(folder / RESULTS, result.history)
@@ -268,11 +287,15 @@ def _richest_images(dataset: CocoDataset) -> list[str]:
     return [image.file_name for image in order[:PARITY_IMAGES]]
 
 
-def _copy_images(images: Path, names: Sequence[str], folder: Path) -> None:
-    """Copy images of the eval set: all for the parity check, the first as the test image."""
+def _copy_test_image(source: Path, dataset: CocoDataset, folder: Path) -> None:
+    """Copy the richest image of the eval set; the service's own detections in it are recorded at packing."""
+    image = source / "images" / _richest_images(dataset)[0]
+    shutil.copyfile(image, folder / f"test_image{image.suffix.lower()}")
+
+
+def _copy_parity_images(source: Path, dataset: CocoDataset, folder: Path) -> None:
+    """Copy the richest images of what the network saw of the eval set, tiles among them, for the parity check."""
     (folder / "parity_images").mkdir()
-    for number, name in enumerate(names):
-        source = images / name
-        shutil.copyfile(source, folder / "parity_images" / f"{number}{source.suffix.lower()}")
-        if number == 0:
-            shutil.copyfile(source, folder / f"test_image{source.suffix.lower()}")
+    for number, name in enumerate(_richest_images(dataset)):
+        image = source / "images" / name
+        shutil.copyfile(image, folder / "parity_images" / f"{number}{image.suffix.lower()}")

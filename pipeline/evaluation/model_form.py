@@ -28,6 +28,7 @@ from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.preprocessing import Letterboxed, letterbox
 from pipeline.serving.runtimes import BF16, FP32, INT8, RUNTIMES, check_form, require_engine
+from pipeline.serving.tiled_detection import predict_image
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _faster(plain: ModelForm, precision: str, datasets: DatasetFolders, folder: 
         model = quantize(
             model.path,
             chosen,
-            plain.metadata.image_size,
+            plain.metadata,
             folder / "model.int8.onnx",
             quantize_outputs=RUNTIMES[runtime].engine == "onnxruntime",
         )
@@ -194,7 +195,7 @@ def measure_map(predictor: Predictor, metadata: ModelMetadata, truth: GroundTrut
     named = f"mAP, {metadata.runtime}, {metadata.precision}"
     for image in tqdm(truth.images, named, unit="img", ascii=True):
         pixels = decode(truth.path_of(image.file_name).read_bytes())
-        (found,) = predictor.detect([letterbox(pixels, metadata.image_size)])
+        found = predict_image(predictor, pixels, metadata)
         kept = known[found.labels]
         images.append((image.id, found.boxes[kept], found.scores[kept], category_ids[found.labels[kept]]))
     matches = match_boxes(TruthBoxes.of(truth), FoundBoxes.of_images(images), sizes=1)

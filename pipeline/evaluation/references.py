@@ -74,16 +74,18 @@ def detect_with_references(
     """
     images = [(image.id, truth.path_of(image.file_name)) for image in truth.images]
     categories = {name: id_ for id_, name in truth.categories.items()}
-    found = {}
+    metadata, found = ModelMetadata.read(packed / "src" / METADATA_FILE), {}
     if GIVEN in names:
-        results = predict_given(training, images, categories, score_threshold=score_threshold)
+        results = predict_given(training, images, categories, score_threshold=score_threshold, tiling=metadata.tiling)
         absence = "" if results is not None else _why_none_are_given(training)
         found[GIVEN] = ReferenceDetections(results, absence)
     if EARLIER in names:
         found[EARLIER] = _of_earlier(truth, earlier, log_path, score_threshold, workers)
     if PYTORCH in names:
-        checkpoint = f"{ModelMetadata.read(packed / 'src' / METADATA_FILE).origin.get('weights', 'best')}.pth"
-        results = predict_checkpoint(training, checkpoint, images, categories, score_threshold=score_threshold)
+        checkpoint = f"{metadata.origin.get('weights', 'best')}.pth"
+        results = predict_checkpoint(
+            training, checkpoint, images, categories, score_threshold=score_threshold, tiling=metadata.tiling
+        )
         found[PYTORCH] = ReferenceDetections(results)
     return found
 

@@ -144,6 +144,8 @@ class ServiceInfo(BaseModel):
     input_size: list[int] = Field(
         min_length=2, max_length=2, description="height, width of the network's input in pixels"
     )
+    tile: int = Field(description="side in pixels of the tiles that larger images are cut into; 0: images stay whole")
+    overlap: float = Field(description="share of a tile that neighbours have in common at least")
     score_threshold: float = Field(description="least score that can be asked for")
     serving_score_threshold: float = Field(description="least score of an answer when none is asked for")
     nms_iou_threshold: float

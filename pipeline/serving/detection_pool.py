@@ -2,6 +2,9 @@
 
 On a CPU, one image a thread is the fastest, and costs no handing over. A GPU wants batches: there, the threads that
 have an image ready run the graph together, the first of them for all.
+
+The tiles of a large image are prepared and run on as many threads of their own, shared by all such images. So an image
+holds only the tiles that are being run, and uses every CPU though few large images are decoded at a time.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from typing import TypeVar
 
 from pipeline.errors import DataError
 from pipeline.serving.decoding import decode, read_header
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Detections, Predictor
 from pipeline.serving.preprocessing import Letterboxed, letterbox
 from pipeline.serving.service_errors import ServiceError, overloaded
 from pipeline.serving.settings import Settings
+from pipeline.serving.tiled_detection import detect_in_image
 
 _LARGE_PIXELS = 16_000_000  # images beyond are decoded one at a time, so that memory stays bounded
 
@@ -32,8 +37,8 @@ class Found:
     detections: Detections
     decode: float  # with the letterbox
     wait: float  # for a thread, and for the batch
-    inference: float  # the time of the whole run, also in a batch
-    batch: int = 1  # images in the run
+    inference: float  # the time of the whole run, also in a batch; of an image in tiles, from the first to the last run
+    batch: int = 1  # images in the run, or in the largest of several
 
 
 See = Callable[[bytes, Letterboxed, Detections], None]
@@ -47,16 +52,17 @@ class DetectionPool:
     """
 
     def __init__(
-        self, predictor: Predictor, image_size: tuple[int, int], settings: Settings, see: See | None = None
+        self, predictor: Predictor, metadata: ModelMetadata, settings: Settings, see: See | None = None
     ) -> None:
         self._see = see
         self._predictor = predictor
-        self._image_size = image_size
+        self._metadata = metadata
         self._settings = settings
         self._batch = _Batch(predictor) if predictor.batch_size > 1 else None
         # while a batch runs, the images of the next are prepared
         self._workers = max(settings.threads, 2 * predictor.batch_size if self._batch else 1)
         self._threads = ThreadPoolExecutor(self._workers, "detect")
+        self._tiles = ThreadPoolExecutor(self._workers, "tile")  # starts none before there is a tile
         self._large = asyncio.Semaphore(1)
         self._running = 0  # images given to the threads
         self.waiting = 0  # images of all requests that are not done
@@ -90,7 +96,8 @@ class DetectionPool:
 
     def close(self) -> None:
         """End the threads, without the images that wait."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._tiles):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, data: bytes | memoryview, work: Callable[[bytes], T]) -> T:
         """Do some work with an image file on a thread; images that are large to decode go one at a time.
@@ -122,9 +129,10 @@ class DetectionPool:
 
     async def _detect(self, index: int, name: str, data: bytes | memoryview) -> Found | ServiceError:
         submitted = time.perf_counter()
+        is_gone = threading.Event()
         self._running += 1
         try:
-            return await self.run(data, lambda content: self._work(content, submitted))
+            return await self.run(data, lambda content: self._work(content, submitted, is_gone))
         except DataError as error:
             return ServiceError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=name)
         except TooManyPixels as error:
@@ -132,23 +140,41 @@ class DetectionPool:
             message = f"image {index} is {error}, more than {limit} pixels"
             return ServiceError(413, "image_too_large", message, index=index, file=name, limit_pixels=limit)
         finally:
+            is_gone.set()  # where the caller was cancelled, no further tile is begun
             self._running -= 1
 
-    def _work(self, data: bytes, submitted: float) -> Found:
+    def _work(self, data: bytes, submitted: float, is_gone: threading.Event) -> Found:
         begun = time.perf_counter()
-        letterboxed = letterbox(decode(data), self._image_size)
+        image = decode(data)
+        letterboxed = letterbox(image, self._metadata.image_size)
+        cut = image if self._metadata.tiling.tiles(letterboxed.width, letterboxed.height) else None
+        del image  # which else takes memory during the run
         prepared = time.perf_counter()
-        if self._batch:
-            detections, inference, batch = self._batch.detect(letterboxed)
+        runs: list[tuple[float, int]] = []  # the seconds and the images of each
+
+        def detect(view: Letterboxed) -> Detections:
+            if is_gone.is_set():
+                raise _IsGone
+            if self._batch:
+                found, seconds, images = self._batch.detect(view)
+            else:
+                started, images = time.perf_counter(), 1
+                few = self._running == 1 or 2 * self._running <= self._settings.threads
+                (found,) = self._predictor.detect([view], alone=few and view is letterboxed)
+                seconds = time.perf_counter() - started
+            runs.append((seconds, images))
+            return found
+
+        if cut is None:
+            detections = detect(letterboxed)
+            inference = runs[0][0]
         else:
-            batch = 1
-            few = self._running == 1 or 2 * self._running <= self._settings.threads
-            (detections,) = self._predictor.detect([letterboxed], alone=few)
+            detections = detect_in_image(cut, self._metadata, detect, whole=letterboxed, spread=self._tiles.map)
             inference = time.perf_counter() - prepared
         waited = (begun - submitted) + (time.perf_counter() - prepared - inference)
         if self._see:
             self._see(data, letterboxed, detections)
-        return Found(detections, prepared - begun, waited, inference, batch)
+        return Found(detections, prepared - begun, waited, inference, max(images for _, images in runs))
 
 
 @dataclass
@@ -160,6 +186,10 @@ class _File:
 
 class _IsLarge(Exception):  # noqa: N818  # it never leaves the module
     """An image that must be decoded by itself."""
+
+
+class _IsGone(Exception):  # noqa: N818
+    """Nobody waits for the image any more."""
 
 
 class TooManyPixels(Exception):  # noqa: N818

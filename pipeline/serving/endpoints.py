@@ -75,7 +75,7 @@ class Endpoints:
         self._class_ids = {name: index for index, name in enumerate(metadata.classes)}
         model = Model(version, settings.run, metadata.classes, settings.score_threshold)
         self.watch = watch_for(settings, model, record, metrics)
-        self.pool = DetectionPool(predictor, metadata.image_size, settings, self.watch.see)
+        self.pool = DetectionPool(predictor, metadata, settings, self.watch.see)
         self._page = _PAGE.read_text(encoding="utf-8")
         self.is_ready = False
         self.api = Api(self._by_path(), settings, metrics, version, Memory(settings.memory_bytes))

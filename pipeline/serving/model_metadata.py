@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.runtimes import RUNTIMES, check_form
+from pipeline.serving.tiling import Tiling
 
 SERVICE_NAME = "object_detector"
 METADATA_FILE = "model.json"
@@ -48,6 +49,8 @@ class ModelMetadata:
     # was packed, `best` or `last`. Early versions had none.
     origin: Mapping[str, Any] = field(default_factory=dict)
     family: str = "YOLOX"  # as its authors write it; early versions knew no other
+    tile: int = 0  # side in pixels of the tiles that larger images are cut into; 0, as in early versions: whole images
+    overlap: float = 0.2  # the share of a tile that neighbours have in common at least
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -58,6 +61,16 @@ class ModelMetadata:
                 expected=f"a number from score_threshold, {self.score_threshold}, to 1",
             )
         check_form(self.runtime, self.precision)
+        _ = self.tiling
+
+    @property
+    def tiling(self) -> Tiling:
+        """How large images are cut into tiles."""
+        return Tiling(self.tile, self.overlap)
+
+    def in_tiles(self, tile: int, overlap: float) -> ModelMetadata:
+        """The same model with another tile and overlap; -1 keeps the one that it has."""
+        return replace(self, tile=self.tile if tile == -1 else tile, overlap=self.overlap if overlap == -1 else overlap)
 
     @property
     def name(self) -> str:

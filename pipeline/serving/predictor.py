@@ -42,8 +42,11 @@ class Detections:
         kept = self.scores >= np.float32(score_threshold)
         if class_ids is not None:
             kept &= np.isin(self.labels, list(class_ids))
-        rows = np.flatnonzero(kept)[:most]
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        return self.rows(np.flatnonzero(kept)[:most])
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Detections:
+        """Some of the detections, by a mask `(N,)` or by their indices."""
+        return replace(self, boxes=self.boxes[chosen], scores=self.scores[chosen], labels=self.labels[chosen])
 
     def to_json(self, classes: Sequence[str], score_threshold: float = 0.0) -> dict[str, Any]:
         """The JSON values of the REST API's answer: boxes to 1/1000 pixel, scores to 1/1000000, from a score on."""
@@ -143,6 +146,10 @@ def restore(
     restored = np.clip(boxes / scale, 0, limit).astype(np.float32)
     visible = (restored[:, 2] > restored[:, 0]) & (restored[:, 3] > restored[:, 1])
     restored, scores, labels = restored[visible], scores[visible], labels[visible]
-    # equal scores are ordered by class and box, independent of the graph's order
-    order = np.lexsort((*restored.T, labels, -scores))[:MAX_DETECTIONS]
+    order = best_first(restored, scores, labels)[:MAX_DETECTIONS]
     return Detections(restored[order], scores[order], labels[order].astype(np.int64), image.width, image.height)
+
+
+def best_first(boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The order by descending score; equal scores by class and box, whatever order they come in."""
+    return np.lexsort((*boxes.T, labels, -scores))

@@ -47,6 +47,7 @@ from pipeline.serving.runtimes import require_engine
 from pipeline.serving.sample_places import open_place
 from pipeline.serving.self_test import count_unmatched
 from pipeline.serving.settings import Settings, read_settings
+from pipeline.serving.tiled_detection import predict_image
 from pipeline.serving.training_reference import RECORD_FILE
 
 log = logging.getLogger(__name__)
@@ -118,11 +119,16 @@ class ObjectDetector:
 
     def _gives_the_test_result(self) -> bool:
         """Detect the objects of the test image, alone and beside others, which also warms the model up."""
-        image, floor = self._test_image.read_bytes(), self._metadata.score_threshold
-        letterboxed = letterbox(decode(image), self._metadata.image_size)
+        image, floor = decode(self._test_image.read_bytes()), self._metadata.score_threshold
+        is_tiled = self._metadata.tiling.tiles(image.shape[1], image.shape[0])
+        copies = [letterbox(image, self._metadata.image_size)] * self._predictor.batch_size
         wrong = 0
         for alone in (True, False):
-            for detections in self._predictor.detect([letterboxed] * self._predictor.batch_size, alone=alone):
+            if is_tiled:
+                answers = [predict_image(self._predictor, image, self._metadata, alone=alone)]
+            else:
+                answers = self._predictor.detect(copies, alone=alone)
+            for detections in answers:
                 found = ImageResult(**detections.to_json(self._metadata.classes, floor))
                 wrong += count_unmatched(
                     found.detections, self._test_result.detections, floor, self._metadata.precision

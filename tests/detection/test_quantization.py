@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.detection.quantization import CALIBRATION_IMAGES, calibration_images, kept_in_float, quantize
 from pipeline.errors import DataError
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.onnxruntime_backend import onnxruntime
 
 SIZE = (32, 32)
+METADATA = ModelMetadata("nano", SIZE, ("disc",))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +63,8 @@ def test_the_first_the_depthwise_and_the_last_convolution_and_the_tail_stay_in_f
 
 @pytest.mark.parametrize("quantize_outputs", [True, False])
 def test_what_is_written(small: Path, images: list[Path], tmp_path: Path, quantize_outputs: bool) -> None:
-    one = quantize(small, images, SIZE, tmp_path / "one.onnx", quantize_outputs=quantize_outputs)
-    two = quantize(small, images, SIZE, tmp_path / "two.onnx", quantize_outputs=quantize_outputs)
+    one = quantize(small, images, METADATA, tmp_path / "one.onnx", quantize_outputs=quantize_outputs)
+    two = quantize(small, images, METADATA, tmp_path / "two.onnx", quantize_outputs=quantize_outputs)
     content = one.path.read_bytes()
     assert content == two.path.read_bytes(), "the same images give the same bytes"
     assert (one.sha256, one.size) == (hashlib.sha256(content).hexdigest(), len(content))
@@ -87,7 +90,21 @@ def test_the_images_of_the_calibration_are_always_the_same(tmp_path: Path) -> No
     assert calibration_images([]) == []
 
 
+def test_a_model_in_tiles_is_calibrated_on_tiles(small: Path, tmp_path: Path) -> None:
+    """Of two large images, the whole of the first and the first tile of the second."""
+    rng, large = np.random.default_rng(3), []
+    for number in range(2):
+        large.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(large[-1]), rng.integers(0, 255, (100, 90, 3), np.uint8))
+    tile = tmp_path / "tile.png"
+    cv2.imwrite(str(tile), cv2.imread(str(large[1]))[:32, :32])
+    expected = quantize(small, [large[0], tile], METADATA, tmp_path / "one.onnx", quantize_outputs=True)
+    tiled = replace(METADATA, tile=32)
+    assert quantize(small, large, tiled, tmp_path / "two.onnx", quantize_outputs=True).sha256 == expected.sha256
+    assert quantize(small, large, METADATA, tmp_path / "three.onnx", quantize_outputs=True).sha256 != expected.sha256
+
+
 def test_without_an_image_it_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image to calibrate"):
-        quantize(small, [], SIZE, tmp_path / "one.onnx", quantize_outputs=True)
+        quantize(small, [], METADATA, tmp_path / "one.onnx", quantize_outputs=True)
     assert not list(tmp_path.iterdir())

@@ -15,12 +15,14 @@ import pytest
 
 from pipeline.serving import detection_pool
 from pipeline.serving.detection_pool import DetectionPool, Found
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Detections, Predictor
 from pipeline.serving.preprocessing import letterbox
 from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.settings import Settings, read_settings
 
 RUN_SECONDS = 0.03
+METADATA = ModelMetadata("nano", (96, 96), ("dim", "bright"))
 
 
 def settings(**values: Any) -> Settings:
@@ -45,7 +47,7 @@ class SlowPredictor:
 
 @contextmanager
 def pool_of(predictor: Any, **values: Any) -> Iterator[DetectionPool]:
-    pool = DetectionPool(predictor, (96, 96), settings(**values))
+    pool = DetectionPool(predictor, METADATA, settings(**values))
     try:
         yield pool
     finally:

@@ -11,6 +11,7 @@ from cases import cases
 
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.tiling import Tiling
 
 VALUES: dict[str, Any] = {
     "variant": "nano",
@@ -26,8 +27,11 @@ VALUES: dict[str, Any] = {
     "precision": "int8",
     "origin": {"commit": "ab" * 20, "created": "2026-11-29T02:46:27Z", "data": {"one": "cd" * 32}, "licence": "MIT"},
     "family": "RTMDet",
+    "tile": 640,
+    "overlap": 0.25,
 }
-BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "precision", "origin", "family")
+BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "precision", "origin")
+LATER = ("family", "tile", "overlap")
 
 
 def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -39,11 +43,19 @@ def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_training_wrote_before_there_was_one_schema(tmp_path: Path) -> None:
-    values = {name: value for name, value in VALUES.items() if name not in BEFORE_PACKING}
+    values = {name: value for name, value in VALUES.items() if name not in BEFORE_PACKING + LATER}
     (tmp_path / "model.json").write_text(json.dumps(values), encoding="utf-8")
     metadata = ModelMetadata.read(tmp_path / "model.json")
     assert metadata == ModelMetadata("nano", (256, 320), ("circle", "größe"), training={"epochs": 20})
     assert metadata.name == "YOLOX-nano", "the only family that there was"
+    assert metadata.tiling.tiles(5000, 5000) == (), "images stayed whole"
+
+
+def test_packing_keeps_or_changes_the_tiles() -> None:
+    trained = ModelMetadata("nano", (64, 64), ("a",), tile=640, overlap=0.25)
+    assert trained.in_tiles(-1, -1) == trained
+    assert trained.in_tiles(0, -1).tiling == Tiling(0, 0.25)
+    assert trained.in_tiles(320, 0.1).tiling == Tiling(320, 0.1)
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -64,6 +76,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         VALUES | {"runtime": "cpu", "precision": "bf16"},
         "'cpu' does not compute in bf16(.|\\n)*for cpu, fp32 or int8; for bf16, openvino",
     ),
+    "a tile smaller than any network's input": (VALUES | {"tile": 31}, "tile is 31"),
+    "more overlap than half a tile": (VALUES | {"overlap": 0.6}, "overlap is 0.6"),
     "a list": ([], "is not valid"),
 }
 

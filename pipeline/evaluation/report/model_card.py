@@ -114,6 +114,7 @@ class ModelCard:
             model={
                 "variant": metadata.name,
                 "input": f"{width} x {height} pixels, letterboxed",
+                **_tiles(metadata),
                 "runtime, precision": f"{metadata.runtime}, {metadata.precision}",
                 "answers from score": metadata.serving_score_threshold,
                 "classes": ", ".join(metadata.classes),
@@ -147,6 +148,13 @@ def write_model_card(
         figures=FIGURES,
     )
     path.write_text(text, "utf-8")
+
+
+def _tiles(metadata: ModelMetadata) -> dict[str, str]:
+    if not metadata.tile:
+        return {}
+    share = f"at least {metadata.overlap:.0%} shared"
+    return {"larger images": f"as a whole, and in tiles of {metadata.tile} pixels, {share}"}
 
 
 def _weights(metadata: ModelMetadata, origins: TrainingOrigins | None) -> Facts:

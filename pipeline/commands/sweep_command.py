@@ -53,27 +53,26 @@ def _sweep(context: CommandContext) -> CommandResult:
 
 
 def _run(project: Project, swept: Sequence[SweptParameter], wanted: int | None) -> list[Trial]:
-    """Run every combination, or search for `wanted` of them."""
-    trials = Trials(project)
-    if wanted is None:
-        number = math.prod(len(each.values) for each in swept)
+    """Run every combination, or search among them for a `wanted` number that is smaller."""
+    number = math.prod(each.size for each in swept)
+    trials = Trials(project, swept, int(number if wanted is None else min(wanted, number)))
+    if wanted is None or (wanted >= number and not any(each.is_range for each in swept)):
         for combination in combinations(swept):
-            trials.run(combination, of=number)
+            trials.run(combination)
         return trials.done
     from pipeline.cli.trial_search import search
     from pipeline.commands.trial_outcome import searched_metric
 
     def run(combination: Combination) -> float | None:
-        return searched_metric(trials.run(combination, of=wanted))
+        return searched_metric(trials.run(combination))
 
-    search(swept, wanted, run)
+    search(swept, trials.number, run)
     return trials.done
 
 
 def _compare(project: Project, swept: Sequence[SweptParameter], done: Sequence[Trial]) -> CommandResult:
     """Set the trials side by side, and write the page."""
     from pipeline.commands.trial_outcome import trial_figures
-    from pipeline.evaluation.report.trials_page import write_trials
     from pipeline.evaluation.trial_figures import pareto_front, ranked, test_sets
 
     texts = [{name: value_text(value) for name, value in each.combination.items()} for each in done]
@@ -93,6 +92,8 @@ def _compare(project: Project, swept: Sequence[SweptParameter], done: Sequence[T
     lines = ["", *trial_lines(figures, front, constant, notes, runs)]
     page = None
     if test_sets(figures):
+        from pipeline.evaluation.report.trials_page import write_trials  # slow to import
+
         page = project.root / "out" / project.mode / project.config.name / "sweeps" / f"{'-'.join(names.values())}.html"
         title = f"{project.config.name}: {count(len(done), 'trial')} of {', '.join(names.values())}"
         write_trials(page, figures, title=title, constant=constant, cautions=notes, command=deliver)

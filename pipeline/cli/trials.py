@@ -37,6 +37,7 @@ class Trials:
         """For a `number` of trials."""
         self.project, self.number = project, number
         self.done: list[Trial] = []
+        self.before = ""  # the first trial's run: all are compared with what runs before it made, not with each other
         self._varied = [each.name for each in swept if each.size > 1]
         self._runs = project.runs.readable()
 
@@ -53,6 +54,7 @@ class Trials:
         log.info("\n%s", "\n  ".join(_lines(f"trial {number} of {self.number}", told)))
         trial = self._run(number, combination)
         self.done.append(trial)
+        self.before = self.before or (trial.manifest.run if trial.manifest else "")
         return trial
 
     def _run(self, number: int, combination: Combination) -> Trial:
@@ -81,6 +83,7 @@ class Trials:
                     stream=False,
                     continued=left is not None,
                     chosen={},
+                    before=self.before,
                 )
                 log_step(record, project.steps)
         except StepError as error:

@@ -78,3 +78,17 @@ def test_prod_trials_need_a_clean_commit(toy: Any) -> None:
     assert outcome.code in (1, 2)
     assert "commit" in outcome.log
     assert not (toy.root / ".store").exists()
+
+
+def test_all_trials_are_compared_with_what_was_there_before_the_sweep(toy: Any) -> None:
+    notebook = toy.root / "steps" / "third.ipynb"
+    notebook.write_text(notebook.read_text().replace('\\"page\\"])', '\\"page\\"], earlier=[\\"words\\"])'))
+    assert toy.step().code == 0
+    words = toy.manifest()["steps"]["second"]["outputs"]["words"]["digest"]
+    assert tried(toy, "first.text=one,two").code == 0
+    *_, first, second = (row["run"] for row in toy.runs())
+    for run in (first, second):
+        assert toy.manifest(run)["steps"]["third"]["inputs"]["earlier_words"]["digest"] == words
+    command = ("--config", "configs/demo.yaml", "--set", "first.text=two", "--earlier-than", first)
+    assert toy.step(*command).code == 0
+    assert set(toy.statuses().values()) == {"reused"}

@@ -205,7 +205,8 @@ def test_a_real_sweep_compares_real_models(tmp_path: Path) -> None:
     """On the embedded sample: real trainings, services and requests."""
     for name in ("steps", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("step.dev.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
     fixed = {
         "data_load.source_url": "sample://shapes?images=24&size=64&seed=3",
         "model_train.image_size": "64",

@@ -50,7 +50,7 @@ WAIT = """\
 (step.cache / "kernel.pid").write_text(str(os.getpid()))
 while size > 1 and not (step.cache / "go").exists():
     time.sleep(0.05)
-(step.outputs["made"] / "size").write_text(str(size))"""
+(step.outputs["obj_detect_inference_files"] / "size").write_text(str(size))"""
 
 
 def evaluated_project(toy: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     (toy.root / "configs" / "demo.yaml").write_text("name: waiting\n")
     cells = [("md", "# work"), ("", "import os\nimport time\nfrom pipeline.runtime.step import Step")]
     cells += [("parameters", "size: int = 1  # of it")]
-    cells += [("interface", 'step = Step.open("work", reads=[], writes=["made"])'), ("", WAIT)]
+    cells += [("interface", 'step = Step.open("work", reads=[], writes=["obj_detect_inference_files"])'), ("", WAIT)]
     toy.notebook("work", [*cells, ("", "step.commit(metrics={'size': size})")])
     process = started(*SWEEP, "--over", "work.size=1,2", cwd=toy.root)
     toy.wait_for(lambda: len(toy.runs()) == 2 and "work" in toy.runs()[1]["steps"])
@@ -198,6 +198,9 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     assert f"run {before[1]}  continued" in outcome.log
     assert [row["run"] for row in toy.runs()] == before
     assert toy.statuses() == {"work": "succeeded"}
+    figures = {each["number"]: each for each in toy.json(*SWEEP, "--over=work.size=1,2")["trials"]}
+    assert figures[2]["is_train_longer"] == (how == signal.SIGKILL), "nobody recorded how long a killed attempt took"
+    assert not figures[1]["is_train_longer"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ def search(swept: Sequence[SweptParameter], trials: int, run: Callable[[Combinat
 
     Args:
         swept: The parameters.
-        trials: How many; fewer where there are not so many combinations.
+        trials: How many, at most as many as there are combinations.
         run: Runs a trial and returns what is to be as high as possible; None where it failed.
     """
     import optuna
@@ -51,8 +50,8 @@ def search(swept: Sequence[SweptParameter], trials: int, run: Callable[[Combinat
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SEED))
     spaces = {each.name: _space(each) for each in swept}
     known: dict[str, float | None] = {}
-    wanted, repeats = min(trials, math.prod(each.size for each in swept)), 0
-    while len(known) < wanted and repeats < REPEATS:
+    repeats = 0
+    while len(known) < trials and repeats < REPEATS:
         asked = study.ask(spaces)
         combination = {each.name: _value(each, asked.params[each.name]) for each in swept}
         key = json.dumps(combination)
@@ -62,7 +61,7 @@ def search(swept: Sequence[SweptParameter], trials: int, run: Callable[[Combinat
         result = known[key]
         study.tell(asked, result, None if result is not None else optuna.trial.TrialState.FAIL)
     if len(known) < trials:
-        log.info("%d trials: the search knows no other values", len(known))
+        log.info("the search ends after %d trials: it asks for no other values", len(known))
 
 
 def _space(each: SweptParameter) -> BaseDistribution:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.cli.step_commands import log_step
-from pipeline.cli.swept_parameters import Combination, as_overrides
+from pipeline.cli.swept_parameters import Combination, SweptParameter, as_overrides
 from pipeline.errors import GateError, StepError, UsageError
 from pipeline.runtime.manifest import FAILED, GOOD, RunManifest
 from pipeline.runtime.project import Project
 from pipeline.runtime.runner import is_left, is_of_command, open_run, run_step
+
+WIDTH = 76  # of a line with its indent
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +33,16 @@ class Trial:
 class Trials:
     """Runs the trials of a project, or finds their runs: a trial that has ended is not run again."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
+    def __init__(self, project: Project, swept: Sequence[SweptParameter], number: int) -> None:
+        """For a `number` of trials."""
+        self.project, self.number = project, number
         self.done: list[Trial] = []
+        self.before = ""  # the first trial's run: all are compared with what runs before it made, not with each other
+        self._varied = [each.name for each in swept if each.size > 1]
         self._runs = project.runs.readable()
 
-    def run(self, combination: Combination, *, of: int) -> Trial:
-        """Run a trial, go on with its run, or find that it has ended; `of` is the number of all trials.
+    def run(self, combination: Combination) -> Trial:
+        """Run a trial, go on with its run, or find that it has ended.
 
         One that missed its quality gate has ended. One that failed otherwise is tried again, as by its own command.
 
@@ -45,9 +50,11 @@ class Trials:
             PipelineError: What would fail every trial, such as an unreachable store.
         """
         number = len(self.done) + 1
-        log.info("\ntrial %d of %d  %s", number, of, combination_text(combination))
+        told = [f"{name}={value_text(combination[name])}" for name in self._varied or combination]
+        log.info("\n%s", "\n  ".join(_lines(f"trial {number} of {self.number}", told)))
         trial = self._run(number, combination)
         self.done.append(trial)
+        self.before = self.before or (trial.manifest.run if trial.manifest else "")
         return trial
 
     def _run(self, number: int, combination: Combination) -> Trial:
@@ -76,6 +83,7 @@ class Trials:
                     stream=False,
                     continued=left is not None,
                     chosen={},
+                    before=self.before,
                 )
                 log_step(record, project.steps)
         except StepError as error:
@@ -97,9 +105,15 @@ def _problem(manifest: RunManifest) -> str:
     return "" if newest is None or newest.status in GOOD else f"{newest.step}: {newest.error.partition(chr(10))[0]}"
 
 
-def combination_text(combination: Combination) -> str:
-    """`model_train.detector=yolox-nano  model_train.epochs=5`."""
-    return "  ".join(f"{name}={value_text(value)}" for name, value in combination.items())
+def _lines(head: str, parts: Sequence[str]) -> list[str]:
+    """The parts behind each other, on as many lines as they need."""
+    lines = [head]
+    for part in parts:
+        if len(lines[-1]) + len(part) > WIDTH:
+            lines.append(part)
+        else:
+            lines[-1] += f"  {part}"
+    return lines
 
 
 def value_text(value: object) -> str:

@@ -45,37 +45,37 @@ def _sweep(context: CommandContext) -> CommandResult:
     check_trials(project, swept, trials)
     check_ready(project, list(context.steps.values()))
     try:
-        done = _run(project, swept, trials)
+        ran = _run(project, swept, trials)
     except KeyboardInterrupt:
         log.info("trials that have ended are kept; the same command goes on from there")
         raise
-    return _compare(project, swept, done)
+    return _compare(project, swept, ran)
 
 
-def _run(project: Project, swept: Sequence[SweptParameter], wanted: int | None) -> list[Trial]:
-    """Run every combination, or search for `wanted` of them."""
-    trials = Trials(project)
-    if wanted is None:
-        number = math.prod(len(each.values) for each in swept)
+def _run(project: Project, swept: Sequence[SweptParameter], wanted: int | None) -> Trials:
+    """Run every combination, or search among them for a `wanted` number that is smaller."""
+    number = math.prod(each.size for each in swept)
+    trials = Trials(project, swept, int(number if wanted is None else min(wanted, number)))
+    if wanted is None or (wanted >= number and not any(each.is_range for each in swept)):
         for combination in combinations(swept):
-            trials.run(combination, of=number)
-        return trials.done
+            trials.run(combination)
+        return trials
     from pipeline.cli.trial_search import search
     from pipeline.commands.trial_outcome import searched_metric
 
     def run(combination: Combination) -> float | None:
-        return searched_metric(trials.run(combination, of=wanted))
+        return searched_metric(trials.run(combination))
 
-    search(swept, wanted, run)
-    return trials.done
+    search(swept, trials.number, run)
+    return trials
 
 
-def _compare(project: Project, swept: Sequence[SweptParameter], done: Sequence[Trial]) -> CommandResult:
+def _compare(project: Project, swept: Sequence[SweptParameter], ran: Trials) -> CommandResult:
     """Set the trials side by side, and write the page."""
     from pipeline.commands.trial_outcome import trial_figures
-    from pipeline.evaluation.report.trials_page import write_trials
     from pipeline.evaluation.trial_figures import pareto_front, ranked, test_sets
 
+    done = ran.done
     texts = [{name: value_text(value) for name, value in each.combination.items()} for each in done]
     varied = [each.name for each in swept if any(text[each.name] != texts[0][each.name] for text in texts)]
     varied = varied or [each.name for each in swept]
@@ -88,11 +88,13 @@ def _compare(project: Project, swept: Sequence[SweptParameter], done: Sequence[T
         ]
     )
     front, notes = pareto_front(figures), cautions(figures)
-    deliver = _deliver_command(project, done[figures[0].number - 1])
     runs = short_names(project.runs.ids())
     lines = ["", *trial_lines(figures, front, constant, notes, runs)]
-    page = None
+    page, deliver = None, None
     if test_sets(figures):
+        from pipeline.evaluation.report.trials_page import write_trials  # slow to import
+
+        deliver = _deliver_command(project, done[figures[0].number - 1], ran.before)
         page = project.root / "out" / project.mode / project.config.name / "sweeps" / f"{'-'.join(names.values())}.html"
         title = f"{project.config.name}: {count(len(done), 'trial')} of {', '.join(names.values())}"
         write_trials(page, figures, title=title, constant=constant, cautions=notes, command=deliver)
@@ -106,7 +108,11 @@ def _compare(project: Project, swept: Sequence[SweptParameter], done: Sequence[T
     return CommandResult(content, "\n".join(lines), code=1 if any(each.problem for each in done) else 0)
 
 
-def _deliver_command(project: Project, trial: Trial) -> str:
-    """The command that reuses a trial's steps and lays out its deliverables."""
-    options = [f"--set {shlex.quote(f'{name}={value_text(value)}')}" for name, value in trial.combination.items()]
-    return f"python step.{project.mode}.py --config {shlex.quote(project.config_file)} {' '.join(options)}"
+def _deliver_command(project: Project, trial: Trial, before: str) -> str:
+    """The command that reuses a trial's steps and lays out its deliverables.
+
+    It compares with what was there `before` the sweep, as the trial did.
+    """
+    sets = [part for name, value in trial.combination.items() for part in ("--set", f"{name}={value_text(value)}")]
+    script = f"step.{project.mode}.py"
+    return shlex.join(["python", script, "--config", project.config_file, *sets, "--earlier-than", before])

@@ -68,7 +68,7 @@ def trial_lines(
         for row, each in zip(rows, trials, strict=True):
             lines += [row, *_wrapped(", ".join(f"{name}={value}" for name, value in each.values.items()), " " * 9)]
     if front:
-        lines.append(f"{FRONT} on the Pareto front of mAP and latency; ms: median of the evaluation's requests")
+        lines.append(f"{FRONT} on the Pareto front of mAP and latency, the median of the requests in ms")
     for text in (*notes, *(f"trial {each.number}: {each.problem}" for each in trials if each.problem)):
         lines += _wrapped(text)
     return lines

@@ -27,7 +27,7 @@ _HIGHLIGHTED = 10
 _COUNTED = 12  # with more classes than this, the confusions are shades without numbers
 _SLICES = 25  # in the chart; the table has all
 _NAME = 50  # letters of a slice's
-GREY, _GRID = "#bbbbbb", "#e6e6e6"
+_GREY, _GRID = "#bbbbbb", "#e6e6e6"
 
 
 def draw_charts(measured: Measurement, training: Path) -> Sections:
@@ -55,7 +55,7 @@ def draw_charts(measured: Measurement, training: Path) -> Sections:
 
 def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
     """Precision over recall at IoU 0.5 for each class, and the mean of the classes."""
-    chart, axes = start_axes(8.5, 5, "Precision-recall at IoU 0.5", "recall", "precision")
+    chart, axes = _start(8.5, 5, "Precision-recall at IoU 0.5", "recall", "precision")
     _draw_classes(axes, metrics, metrics.precision, [each.ap50 for each in metrics.classes], "AP50")
     return chart
 
@@ -81,7 +81,7 @@ def _by_score_chart(metrics: DetectionMetrics, curves: Floats, name: str, at_bes
 
     `at_best` are the figures at the points. Where no threshold can be recommended, there is no point and no line.
     """
-    chart, axes = start_axes(8.5, 5, f"{name} by score threshold at IoU 0.5", "score threshold", name)
+    chart, axes = _start(8.5, 5, f"{name} by score threshold at IoU 0.5", "score threshold", name)
     colours = _draw_classes(axes, metrics, curves, at_best, "best F1" if name == "F1" else f"{name} at best F1")
     for label, colour in colours.items():
         best, value = metrics.classes[label].best, at_best[label]
@@ -100,7 +100,7 @@ def ap_chart(metrics: DetectionMetrics, chance: Chance) -> Chart:
     ranked.sort(key=lambda pair: -(pair[0].ap50 or 0.0))
     classes = [each for each, _ in ranked]
     height = min(1.4 + 0.21 * max(len(ranked), 4), 10)
-    chart, axes = start_axes(8.5, height, "Average precision per class (number of objects)", "", "")
+    chart, axes = _start(8.5, height, "Average precision per class (number of objects)", "", "")
     places = np.arange(len(ranked))
     axes.barh(places, [each.ap50 or 0.0 for each in classes], 0.75, color=PALETTE[4], label="AP50")
     axes.barh(places, [each.ap or 0.0 for each in classes], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
@@ -117,7 +117,7 @@ def ap_chart(metrics: DetectionMetrics, chance: Chance) -> Chart:
 
 def ap_by_iou_chart(metrics: DetectionMetrics) -> Chart:
     """Mean AP of the classes against the IoU at which a detection counts as right."""
-    chart, axes = start_axes(5.5, 3.6, "AP by IoU: how exact the boxes are", "IoU", "AP, mean of the classes")
+    chart, axes = _start(5.5, 3.6, "AP by IoU: how exact the boxes are", "IoU", "AP, mean of the classes")
     axes.set(xlim=(0.48, 0.97), ylim=(0, 1.02))
     axes.plot(IOUS, metrics.ap_by_iou, "o-", color=PALETTE[0], linewidth=1.5, markersize=4)
     return chart
@@ -127,9 +127,9 @@ def calibration_chart(metrics: DetectionMetrics) -> Chart:
     """Precision against score: on the diagonal, scores mean what they say. A point's area shows how many there are."""
     error = metrics.calibration.error
     title = "Precision by score" + ("" if error is None else f": calibration error {error:.3f}")
-    chart, axes = start_axes(5.5, 4.4, title, "score of a detection, mean of the bin", "share that is right at IoU 0.5")
+    chart, axes = _start(5.5, 4.4, title, "score of a detection, mean of the bin", "share that is right at IoU 0.5")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
     bins = [each for each in metrics.calibration.bins if each.detections]
     points = np.array([(each.score, each.precision, each.detections) for each in bins], np.float64).reshape(-1, 3)
     score, precision, count = points.T
@@ -142,7 +142,7 @@ def slices_chart(metrics: DetectionMetrics, slices: Slices) -> Chart:
     """AP50 of the worst slices with its interval, worst first; those worse than the rest beyond chance in vermilion."""
     shown = slices.judged[:_SLICES]
     height = 1.3 + 0.24 * max(len(shown), 3)
-    chart, axes = start_axes(8.5, height, "AP50 on slices of the test set, worst first (images)", "AP50", "")
+    chart, axes = _start(8.5, height, "AP50 on slices of the test set, worst first (images)", "AP50", "")
     for place, each in enumerate(shown):
         colour = WRONG if each.is_worse else RIGHT
         if each.ap50 is not None and each.interval is not None:
@@ -163,7 +163,7 @@ def confusion_chart(metrics: DetectionMetrics) -> Chart:
     counts = metrics.confusion
     side = min(2.6 + 0.42 * len(counts), 8.5)
     title = f"Confusions at score {metrics.errors_at:.2f}, IoU 0.5"
-    chart, axes = start_axes(side + 0.5, side, title, "detected as", "truth")
+    chart, axes = _start(side + 0.5, side, title, "detected as", "truth")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap=mpl.colormaps["Blues"], vmin=0, vmax=1)
     axes.grid(visible=False)
@@ -187,8 +187,7 @@ def confused_pairs(metrics: DetectionMetrics, limit: int = 10) -> list[tuple[str
     return [(names[i], names[j], int(counts[i, j])) for i, j in zip(rows, columns, strict=True) if counts[i, j]]
 
 
-def start_axes(width: float, height: float, title: str, x: str, y: str) -> tuple[Chart, Axes]:
-    """A chart of so many inches with one pair of axes, in the style of all charts."""
+def _start(width: float, height: float, title: str, x: str, y: str) -> tuple[Chart, Axes]:
     chart = Chart(width, height)
     axes = chart.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -214,7 +213,7 @@ def _draw_classes(
     others = [label for label in drawn if label not in frequent]
     for number, label in enumerate(others):
         name = f"{len(others)} rarer classes" if number == 0 else None
-        axes.plot(LEVELS, curves[label], color=GREY, linewidth=0.7, label=name, zorder=1)
+        axes.plot(LEVELS, curves[label], color=_GREY, linewidth=0.7, label=name, zorder=1)
     names = labels(metrics.classes)
     styles = dict(zip(frequent, _STYLES, strict=False))  # a class looks the same in every chart, whatever its rank
     for label in sorted(frequent, key=lambda label: -(figures[label] or 0.0)):

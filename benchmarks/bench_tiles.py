@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from pipeline.serving.detection_pool import DetectionPool, Found
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Detections, Predictor
 from pipeline.serving.preprocessing import letterbox
-from pipeline.serving.settings import read_settings
+from pipeline.serving.settings import available_cpus, read_settings
 from pipeline.serving.tiled_detection import merge
 from pipeline.serving.tiling import Tile
 
@@ -161,13 +162,15 @@ def pooled(predictor: Predictor, metadata: ModelMetadata) -> Detect:
 
 
 def without_whole(predictor: Predictor, metadata: ModelMetadata) -> Detect:
-    """The tiles, one after the other, without the whole image."""
+    """The tiles on as many threads, without the whole image."""
+    threads = ThreadPoolExecutor(available_cpus())
 
     def detect(data: bytes) -> Detections:
         image = decode(data)
         height, width = image.shape[:2]
         tiles = metadata.tiling.tiles(width, height)
-        parts = [predictor.detect([letterbox(tile.of(image), metadata.image_size)])[0] for tile in tiles]
+        views = (letterbox(tile.of(image), metadata.image_size) for tile in tiles)
+        parts = list(threads.map(lambda view: predictor.detect([view], alone=False)[0], views))
         whole = Tile(0, 0, width, height), parts[0].rows(np.zeros(len(parts[0].scores), np.bool_))
         return merge([whole, *zip(tiles, parts, strict=True)], metadata.image_size)
 

@@ -13,14 +13,13 @@ import socket
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from pipeline.detection.devices import Machines, Place, ProcessError, Report, run_processes
-from pipeline.detection.session import SessionResult, TrainingJob, cut_sets, is_out_of_memory, write_own_tables
+from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_memory, with_own_files
 from pipeline.errors import MissingError, PipelineError, StepError
 
 MOST_LOST = 5  # machines: a training that brings down its machine would go on for ever
@@ -186,11 +185,7 @@ def _work_on_machine(config: dict[str, Any]) -> None:
     logger.addHandler(_ForwardingHandler(messages))
     try:
         with machines.inputs(), tempfile.TemporaryDirectory() as folder:
-            if job.uncut and not job.train_folder.is_dir():
-                train, evaluation = cut_sets(job.uncut, job.options.tiling, Path(folder))
-                job = replace(job, train_folder=train.folder, eval_folder=evaluation.folder)
-            if job.tables and not job.tables.is_dir():
-                job = replace(job, tables=write_own_tables(job, Path(folder) / "annotations"))
+            job = with_own_files(job, Path(folder))
             barrier()  # a download may take longer than the processes wait for each other
             meeting = broadcast_from_rank_zero(f"tcp://{address}:{_free_port(address)}")
             place = Place(context.get_world_rank(), machines.count, meeting)

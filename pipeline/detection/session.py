@@ -168,6 +168,16 @@ def write_tables(train_set: CocoDataset, eval_set: CocoDataset, eval_folder: Pat
     return folder
 
 
+def with_own_files(job: TrainingJob, folder: Path) -> TrainingJob:
+    """The job on a machine that may lack what the first one made of the data sets; that is made here, too."""
+    if job.uncut and not job.train_folder.is_dir():
+        train, evaluation = cut_sets(job.uncut, job.options.tiling, folder)
+        job = replace(job, train_folder=train.folder, eval_folder=evaluation.folder)
+    if job.tables and not job.tables.is_dir():
+        job = replace(job, tables=write_own_tables(job, folder / "annotations"))
+    return job
+
+
 def write_own_tables(job: TrainingJob, folder: Path) -> Path:
     """The same where the sets have not been read."""
     sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.runtimes import RUNTIMES, check_form
-from pipeline.serving.tiling import Tiling
+from pipeline.serving.tiling import AS_TRAINED, Tiling
 
 SERVICE_NAME = "object_detector"
 METADATA_FILE = "model.json"
@@ -70,7 +70,22 @@ class ModelMetadata:
 
     def in_tiles(self, tile: int, overlap: float) -> ModelMetadata:
         """The same model with another tile and overlap; -1 keeps the one that it has."""
-        return replace(self, tile=self.tile if tile == -1 else tile, overlap=self.overlap if overlap == -1 else overlap)
+        return replace(
+            self,
+            tile=self.tile if tile == AS_TRAINED else tile,
+            overlap=self.overlap if overlap == AS_TRAINED else overlap,
+        )
+
+    def as_packed(
+        self, *, metrics: Mapping[str, Any], serving_score_threshold: float, origin: Mapping[str, Any]
+    ) -> ModelMetadata:
+        """The same model with what its packing adds: measurements, the service's threshold, and facts on its origin."""
+        return replace(
+            self,
+            metrics=metrics,
+            serving_score_threshold=serving_score_threshold,
+            origin={**self.origin, **origin},
+        )
 
     @property
     def name(self) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 
+if TYPE_CHECKING:  # every command checks the parameters, and numpy takes a tenth of a second to import
+    import numpy as np
+    from numpy.typing import NDArray
+
 LEAST_TILE = 32  # pixels, as of the network's input
+AS_TRAINED = -1  # in place of either: the value that the training had
 MOST_OVERLAP = 0.5  # of a tile: more would only cost time, for a smaller share suffices for larger tiles
 
 
@@ -84,6 +87,10 @@ class Tiling:
 
         These are the boxes that are no larger than what neighbours share.
         """
-        reach = [length if length <= self.size else self.shared for length in (width, height)]
-        within: NDArray[np.bool_] = np.all(boxes[:, 2:] - boxes[:, :2] <= reach, axis=1)
-        return within
+        across, down = (length if length <= self.size else self.shared for length in (width, height))
+        return (boxes[:, 2] - boxes[:, 0] <= across) & (boxes[:, 3] - boxes[:, 1] <= down)
+
+
+def check_tiles(tile: int, overlap: float) -> None:
+    """Raise a `UsageError` where `ModelMetadata.in_tiles` would."""
+    Tiling(0 if tile == AS_TRAINED else tile, 0.0 if overlap == AS_TRAINED else overlap)

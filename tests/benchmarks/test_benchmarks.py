@@ -145,6 +145,15 @@ def test_detectors_are_measured_beside_yolox_s() -> None:
         assert row["time"] > 0
 
 
+@pytest.mark.slow
+def test_tiles_are_measured_beside_whole_images() -> None:
+    small = ["--side=800", "--epochs=1", "--size=64", "--tile=192"]
+    rows = json.loads(run("bench_tiles.py", *small, "--json").stdout)["rows"]
+    assert [row["name"] for row in rows] == ["whole images", "tiles", "tiles alone"]
+    assert len({row["steps"] for row in rows}) == 1
+    assert all(row["seconds"] > 0 and 0 <= row["map"] <= row["map50"] for row in rows)
+
+
 def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import finetuning

@@ -19,7 +19,10 @@ from pipeline.metrics.average_precision import average_precision, coco_figures
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
-from pipeline.serving.preprocessing import letterbox, stack
+from pipeline.serving.predictor import Detections, restore
+from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
+from pipeline.serving.tiled_detection import detect_in_image
+from pipeline.serving.tiling import Tiling
 
 OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=2, batch_size=4, seed=3)
 CATEGORIES = {"disc": 1, "block": 2}
@@ -62,6 +65,27 @@ def test_the_weights_score_what_training_recorded(checkpoint: str, trained: tupl
     assert found["map50"] == pytest.approx(recorded.mAP50, abs=1e-6)
     assert recorded.mAP is not None
     assert recorded.mAP > 0.1
+
+
+def test_images_in_tiles_are_predicted_as_the_service_does_it(trained: tuple[TrainingResult, GroundTruth]) -> None:
+    """By the tiles that the service was packed with, which need not be those of the training."""
+    files, images = trained[0].folder, numbered(trained[1])
+    whole = predict_checkpoint(files, "best.pth", images, CATEGORIES)
+    assert predict_checkpoint(files, "best.pth", images, CATEGORIES, tiling=Tiling(64, 0.2)) == whole
+    metadata = ModelMetadata.read(files / METADATA_FILE).in_tiles(48, 0.2)
+    detector = load_detector(metadata, files / "best.pth")
+
+    def detect(view: Letterboxed) -> Detections:
+        with torch.inference_mode():
+            [(boxes, scores, labels)] = suppressed(detector, torch.from_numpy(stack([view])), metadata)
+        return restore(boxes.numpy(), scores.numpy(), labels.numpy(), view)
+
+    expected = [detect_in_image(decode(path.read_bytes()), metadata, detect) for _, path in images]
+    found = predict_checkpoint(files, "best.pth", images, CATEGORIES, tiling=metadata.tiling)
+    scores = [score for each in expected for score in each.scores.tolist()]
+    assert [each["score"] for each in found] == pytest.approx(scores, abs=1e-5)
+    assert len(found) > len(images)
+    assert found != whole
 
 
 @pytest.fixture(scope="module")

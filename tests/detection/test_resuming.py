@@ -33,6 +33,7 @@ CASES = {
     "scratch": OPTIONS,
     "workers": replace(OPTIONS, workers=2),
     "warm start": OPTIONS,
+    "tiles": replace(OPTIONS, tile=48, batch_size=40),  # of two steps, too
     "ruin": replace(OPTIONS, learning_rate=1.0),  # of weights that find something, so that they stay the best
     # epochs 1 and 2 with mosaic, 3 without and with the L1 loss
     "mosaic, workers": replace(OPTIONS, augmentation="mosaic", workers=2),
@@ -126,6 +127,7 @@ def epochs_of(patch: pytest.MonkeyPatch, moment: str = "after_train_iter") -> li
     ("case", "after", "workers"),
     [
         ("warm start", 1, 0),
+        ("tiles", 1, 0),
         pytest.param("ruin", 2, 0, marks=pytest.mark.slow),
         pytest.param("mosaic, workers", 1, 2, marks=pytest.mark.slow),
         pytest.param("mosaic, workers", 2, 0, id="another number of workers", marks=pytest.mark.slow),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import psutil
 import pytest
 import torch
@@ -33,6 +34,7 @@ from pipeline.detection.training_origins import TrainingOrigins
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 from pipeline.runtime.executed_notebook import printed
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
+from pipeline.serving.tiling import Tiling
 
 OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=3, batch_size=4, seed=3)
 Run = Callable[..., TrainingResult]
@@ -77,6 +79,24 @@ def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[
     assert learned.unknown_weights == ()
     sets = {"train": read_origin(datasets[0]), "eval": read_origin(datasets[1])}
     assert TrainingOrigins.read(trained.folder / "origins.json") == TrainingOrigins(None, sets)
+
+
+def test_a_training_on_tiles_learns_from_the_images_and_is_packed_for_tiles(
+    datasets: tuple[Path, Path], run: Run, tmp_path: Path
+) -> None:
+    """Its network sees tiles, in the parity check too; what it learned from are the images, as in a test set."""
+    result = run(replace(OPTIONS, tile=48, epochs=1, batch_size=16), work=tmp_path)
+    metadata = ModelMetadata.read(result.folder / METADATA_FILE)
+    assert metadata.tiling == Tiling(48, 0.2)
+    assert recorded(result.folder) == digests(*datasets)
+    test_image = result.folder / "test_image.png"
+    assert test_image.read_bytes() in [path.read_bytes() for path in (datasets[1] / "images").iterdir()]
+    assert cv2.imread(str(test_image)).shape == (64, 64, 3)
+    sizes = {cv2.imread(str(path)).shape for path in (result.folder / "parity_images").iterdir()}
+    assert (48, 48, 3) in sizes
+    assert not [path for path in tmp_path.iterdir() if (path / "train").exists()], "no tile is left"
+    origins = TrainingOrigins.read(result.folder / "origins.json")
+    assert origins.sets == {"train": read_origin(datasets[0]), "eval": read_origin(datasets[1])}
 
 
 def test_the_recipe_is_recorded_as_it_was_chosen(trained: TrainingResult, ruined: tuple[TrainingResult, Path]) -> None:

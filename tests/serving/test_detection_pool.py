@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from pipeline.serving.predictor import Detections, Predictor
 from pipeline.serving.preprocessing import letterbox
 from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.settings import Settings, read_settings
+from pipeline.serving.tiled_detection import predict_image
 
 RUN_SECONDS = 0.03
 METADATA = ModelMetadata("nano", (96, 96), ("dim", "bright"))
@@ -137,6 +139,50 @@ def test_the_work_of_clients_that_have_gone_is_dropped(png: bytes, images: int) 
         seconds, run_after = asyncio.run(detect(pool))
     assert run_after <= 2 + 2 + 1, "those under way, one more that each thread had begun, and the new one"
     assert seconds < 3 * RUN_SECONDS + 0.1
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_the_tiles_of_an_image_give_what_they_give_one_after_the_other(
+    tiny: Any, picture: Callable[..., Any], batch_size: int
+) -> None:
+    metadata = replace(tiny.metadata, tile=96)
+    images = [picture(500 + i, 300, (5 + i, 5, 260 + i, 160)) for i in range(4)]
+    expected = [predict_image(tiny.predictor, image, metadata) for image in images]
+    files = [(str(i), bytes(cv2.imencode(".png", image)[1])) for i, image in enumerate(images)]
+    predictor = Predictor(tiny.onnx_path, metadata, threads=2, batch_size=batch_size)
+    pool = DetectionPool(predictor, metadata, settings(threads=2, batch_size=batch_size))
+    try:
+        found = asyncio.run(pool.detect(files))
+    finally:
+        pool.close()
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, Found)
+        assert len(other.scores) > 4
+        assert one.detections.to_json(("dim", "bright")) == other.to_json(("dim", "bright"))
+        assert min(one.decode, one.inference) > 0
+        assert one.batch > 1 or batch_size == 1
+
+
+def test_the_tiles_of_a_client_that_has_gone_are_dropped(picture: Callable[..., Any]) -> None:
+    """All 121 of them would take two seconds on two threads."""
+    predictor, metadata = SlowPredictor(), replace(METADATA, tile=96)
+    large = bytes(cv2.imencode(".png", picture(800, 800))[1])
+
+    async def detect(pool: DetectionPool) -> int:
+        left = asyncio.ensure_future(pool.detect([("a", large)]))
+        while len(predictor.batches) < 4:
+            await asyncio.sleep(RUN_SECONDS)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        before = len(predictor.batches)
+        await asyncio.sleep(10 * RUN_SECONDS)
+        return len(predictor.batches) - before
+
+    pool = DetectionPool(predictor, metadata, settings(threads=2))  # type: ignore[arg-type]
+    try:
+        assert asyncio.run(detect(pool)) <= 2, "those under way"
+    finally:
+        pool.close()
 
 
 def test_a_large_request_lets_others_have_their_turn(png: bytes) -> None:

@@ -120,6 +120,7 @@ NEEDS_NO_DATA = {
     "no name": ("data_prep", "rename", {"car": ""}, "the new name of a class is empty"),
     "too large shares": ("data_prep", "train_share", 0.9, "are no shares"),
     "what does not go together": ("model_pack", "precision", "bf16", "does not compute in bf16"),
+    "no tile": ("model_pack", "tile", 7, "tile is 7"),
     "no limit": ("model_eval", "limits", ["mAP50 = 0.5"], "'mAP50 = 0.5' is no limit"),
     "no figure": ("model_eval", "limits", ["AP[*] >= 0.1", "map50 >= 0.5"], "did you mean 'mAP50'?"),
     "no figure of a class": ("model_eval", "limits", ["mAP[car] >= 0.5"], "one of AP, AP50, AR100"),
@@ -145,6 +146,7 @@ from pathlib import Path
 from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.project import Config, Project
 values = {"data_prep": {"train_share": 0.6, "classes": ["a"]}, "model_pack": {"runtime": "openvino"}}
+values["model_pack"]["tile"] = 640
 values["model_eval"] = {"limits": ["mAP >= 0.5"]}
 Project(Path(), "dev", Config("x", parameters=values), "x", read_steps(Path("steps"))).parameters({})
 print(*{"torch", "numpy", "cv2", "matplotlib"} & {*sys.modules})

@@ -127,7 +127,7 @@ def epochs_of(patch: pytest.MonkeyPatch, moment: str = "after_train_iter") -> li
     ("case", "after", "workers"),
     [
         ("warm start", 1, 0),
-        ("tiles", 1, 0),
+        pytest.param("tiles", 1, 0, marks=pytest.mark.slow),
         pytest.param("ruin", 2, 0, marks=pytest.mark.slow),
         pytest.param("mosaic, workers", 1, 2, marks=pytest.mark.slow),
         pytest.param("mosaic, workers", 2, 0, id="another number of workers", marks=pytest.mark.slow),

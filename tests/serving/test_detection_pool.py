@@ -160,7 +160,18 @@ def test_the_tiles_of_an_image_give_what_they_give_one_after_the_other(
         assert len(other.scores) > 4
         assert one.detections.to_json(("dim", "bright")) == other.to_json(("dim", "bright"))
         assert min(one.decode, one.inference) > 0
-        assert one.batch > 1 or batch_size == 1
+
+
+def test_the_tiles_of_one_image_are_a_batch(picture: Callable[..., Any]) -> None:
+    predictor, image = SlowPredictor(batch_size=4), bytes(cv2.imencode(".png", picture(250, 250))[1])
+    pool = DetectionPool(predictor, replace(METADATA, tile=96), settings(threads=2))  # type: ignore[arg-type]
+    try:
+        (found,) = asyncio.run(pool.detect([("a", image)]))
+    finally:
+        pool.close()
+    assert isinstance(found, Found)
+    assert sum(predictor.batches) == 1 + 9, "the whole image, and its tiles"
+    assert 1 < found.batch == max(predictor.batches) <= 4
 
 
 def test_the_tiles_of_a_client_that_has_gone_are_dropped(picture: Callable[..., Any]) -> None:

@@ -27,7 +27,7 @@ EACH |= {name: [name, "second"] for name in ("log", "open")}
 EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
 OTHERS = {"get", "rerun"}  # they write, and are tested apart
 # of pipeline.commands, tested there
-ON_SERVICES = {"collect", "containerize", "examine", "predict", "prelabel", "serve"}
+OF_COMMANDS = {"collect", "containerize", "examine", "predict", "prelabel", "serve", "sweep"}
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
@@ -39,7 +39,7 @@ def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
         json.loads(content.out)
         for expected in ("--mode", "--config", "--json", COMMANDS[name][0].split()[0]):
             assert expected in help_text.out
-    assert {*EACH, *OTHERS, *ON_SERVICES} == COMMANDS.keys()
+    assert {*EACH, *OTHERS, *OF_COMMANDS} == COMMANDS.keys()
 
 
 LOADED = """

@@ -120,6 +120,7 @@ def test_a_form_that_is_not_packed_is_told_with_its_reason(forms: Callable) -> N
     assert (judged.refusal, judged.predictions, judged.map) == (form.absence, None, None)
 
 
+@pytest.mark.slow
 def test_a_form_that_does_not_start_is_told_and_the_others_are_measured(forms: Callable) -> None:
     made = forms(["openvino-fp32", "cpu-int8"], max_map_loss=0.5)
     (made.folder / "forms" / "openvino-fp32" / "src" / "model.onnx").write_bytes(b"broken")

@@ -44,7 +44,7 @@ def test_each_input_is_the_very_artifact_an_earlier_step_wrote(manifest: dict[st
             assert artifact["url"].endswith(f"/{entity}/{artifact['digest']}")
             assert artifact["made_by"] == f"{manifest['run']}/{name}/1"
         written.update(step["outputs"])
-    assert len(written) == 11
+    assert len(written) == 13
 
 
 def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> None:

@@ -135,9 +135,14 @@ def train(
             expected="pretrained weights (a weights_url), or another value",
         )
     metadata = ModelMetadata(
-        options.variant, (options.image_size, options.image_size), classes, origin=origin or {}, family=family.name,
-        tile=options.tile, overlap=options.overlap,
-    )  # fmt: skip
+        options.variant,
+        (options.image_size, options.image_size),
+        classes,
+        origin=origin or {},
+        family=family.name,
+        tile=options.tile,
+        overlap=options.overlap,
+    )
     sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
     TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
     _copy_test_image(eval_folder, eval_set, folder)
@@ -166,12 +171,11 @@ def train(
             if options.tile:
                 uncut = seen
                 parts = cut_sets(uncut, options.tiling, Path(temporary))
-                seen, (train_set, eval_set) = (parts[0].folder, parts[1].folder), (each.dataset for each in parts)
+                seen = parts[0].folder, parts[1].folder
+                train_set, eval_set = parts[0].dataset, parts[1].dataset
                 execution = execution_config(options, chosen, len(train_set.images), machines)
-                log.info(
-                    "%d train and %d eval images in tiles: %d and %d",
-                    *map(len, (*names, *(p.dataset.images for p in parts))),
-                )
+                counts = *map(len, names), *(len(each.dataset.images) for each in parts)
+                log.info("%d train and %d eval images in tiles: %d and %d", *counts)
             _copy_parity_images(seen[1], eval_set, folder)
             start = (
                 f"weights that know {len(classes) - fresh} of the classes, {fresh} are new" if checkpoint else "scratch"

@@ -68,9 +68,8 @@ def pack_service(
     """Build the Bento of a model.
 
     `test_image` is one whose detections are recorded, for checks of the running service; of an image of many tiles, a
-    part is packed. `learned` is the record of the
-    images that the model learned from, of which the metadata holds the digest. It lies at the root of the Bento, where
-    the service does not read it.
+    part is packed. `learned` is the record of the images that the model learned from, of which the metadata holds the
+    digest. It lies at the root of the Bento, where the service does not read it.
 
     Raises:
         MissingError: A required package is missing.
